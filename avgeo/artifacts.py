@@ -1,0 +1,134 @@
+"""Content-addressed results: a stage's output folder is named by its settings, its code and its inputs.
+
+Asking twice costs nothing; changing a setting, a line of the stage's code or anything upstream gives a new folder.
+A stage writes into `<name>-<key>.partial`, which is renamed when it is complete: an interrupted run leaves the
+partial folder, and a stage that can continue finds its own work there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from avgeo.paths import cache_dir, data_dir, repository
+
+CARD = "card.json"
+_VERSIONED = ("torch", "transformers", "trl", "peft", "numpy", "av")
+
+
+class NotBuiltError(ValueError):
+    """A result was asked for without leave to make it, and it is not there."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage: its folder and the key that names it."""
+
+    stage: str
+    key: str
+    path: Path
+
+    def card(self) -> dict[str, Any]:
+        """What made this artifact: settings, seed, inputs, code, versions, machine, seconds."""
+        return json.loads((self.path / CARD).read_text())
+
+
+def code_hash(*names: str) -> str:
+    """Hash of the package's modules or subpackages named, e.g. `code_hash("sphere", "flow")`."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        target = package.joinpath(*name.split("/"))
+        files = sorted(target.glob("*.py")) if target.is_dir() else [target.with_suffix(".py")]
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def tables_hash(*names: str) -> str:
+    """Hash of tables under `data/`, so that a corrected fact rebuilds what rests on it."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(name.encode() + b"\0" + (data_dir() / name).read_bytes())
+    return digest.hexdigest()
+
+
+def commit() -> str | None:
+    """The checkout's commit, with `+` when files differ from it; None outside a checkout."""
+    root = repository()
+    if root is None:
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=root, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """The hardware and versions a result was made with, for its run card."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": {name: metadata.version(name) for name in _VERSIONED},
+    }
+
+
+def build(
+    stage: str,
+    make: Callable[[Path], None],
+    *,
+    settings: Any,
+    seed: int,
+    inputs: Mapping[str, Artifact] | None = None,
+    code: Sequence[str] = (),
+    tables: Sequence[str] = (),
+    only_find: bool = False,
+) -> Artifact:
+    """The artifact of `stage`, made by `make(folder)` unless it is already there.
+
+    `settings` is a dataclass or JSON value; `inputs` are upstream artifacts (their keys enter this key); `code` names
+    modules of avgeo and `tables` files under `data/` on which the result rests, besides the source of `make` itself.
+    With `only_find`, an absent artifact raises `NotBuiltError` instead of being made.
+    """
+    described = {
+        "stage": stage,
+        "settings": asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings,
+        "seed": seed,
+        "inputs": {name: item.key for name, item in sorted((inputs or {}).items())},
+        "code": code_hash(*code),
+        "make": hashlib.sha256(inspect.getsource(make).encode()).hexdigest(),
+        "tables": tables_hash(*tables),
+    }
+    key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    final = cache_dir() / f"{stage}-{key}"
+    if not (final / CARD).is_file():
+        if only_find:
+            raise NotBuiltError(f"no {stage} for these settings and this version of avgeo in {cache_dir()}")
+        partial = final.with_name(final.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        make(partial)
+        card = described | {"seconds": round(time.perf_counter() - began, 1), "commit": commit()} | machine()
+        (partial / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        if final.exists():  # an earlier process died between its rename and here
+            shutil.rmtree(final)
+        partial.rename(final)
+    return Artifact(stage, key, final)

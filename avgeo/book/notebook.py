@@ -1,0 +1,107 @@
+"""What a chapter calls: checked parameters, figures with alternative text, accessible tables.
+
+Nothing here needs the `book` extra: a chapter opened on Colab has matplotlib and IPython and no more.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from avgeo.profiles import Profile, get_profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PARAMETERS = ("profile", "seed")
+_SESSION = {"In", "Out"}  # the two plain values that IPython itself keeps in a notebook's namespace
+_PLAIN = (str, int, float, list, tuple, dict, type(None))  # what papermill can inject
+
+
+class ParameterError(ValueError):
+    """A parameter that no chapter has, or a value it cannot take; the message names the valid ones."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A chapter's checked parameters: the profile's settings and the seed of everything random."""
+
+    profile: Profile
+    seed: int
+
+
+def parameters(namespace: Mapping[str, Any]) -> Run:
+    """The run that a notebook's `globals()` ask for; call it right after the cell tagged `parameters`.
+
+    papermill only logs a parameter that it does not know, and carries on with the default; here it is
+    refused. A namespace that already holds a `Run` is somebody's session, in which a cell is run again: its
+    own variables are left alone and only `profile` and `seed` are checked.
+
+    Raises `ParameterError` for an unknown or missing parameter or a seed that is not an integer >= 0, and
+    `avgeo.profiles.ProfileError` for an unknown profile.
+    """
+    valid = f"valid parameters are {' and '.join(PARAMETERS)}"
+    if not any(isinstance(value, Run) for value in namespace.values()):
+        unknown = sorted(
+            name
+            for name, value in namespace.items()
+            if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _SESSION.union(PARAMETERS)
+        )
+        if unknown:
+            raise ParameterError(f"unknown parameter {', '.join(map(repr, unknown))}: {valid}")
+    missing = [name for name in PARAMETERS if name not in namespace]
+    if missing:
+        raise ParameterError(f"parameter {missing[0]!r} is not set: {valid}; set them in the cell tagged 'parameters'")
+    seed = namespace["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ParameterError(f"parameter 'seed' must be an integer of 0 or more, not {seed!r}")
+    return Run(get_profile(namespace["profile"]), seed)
+
+
+def show(fig: Figure, alt: str, caption: str | None = None, dpi: int = 110) -> None:
+    """Display a matplotlib figure as PNG with its alternative text, and close it.
+
+    `alt` says in words what the figure's data show; it becomes the page's `<img alt>`. `caption` (MyST
+    Markdown) is printed under the figure. The book takes one figure per cell. Raises `ValueError` when
+    `alt` is empty.
+    """
+    from IPython.display import Markdown, display
+    from matplotlib import pyplot
+
+    if not alt.strip():
+        raise ValueError("show(alt=...) is empty: say in words what the figure's data show")
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png", dpi=dpi, bbox_inches="tight")
+    pyplot.close(fig)
+    bundle = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}
+    display(bundle, metadata={"image/png": {"alt": alt, "caption": caption}}, raw=True)
+    if caption:  # a live notebook has no captions, so there it is a line; the book moves it into the figure
+        display(Markdown(f"*{caption}*"), metadata={"avgeo": {"caption": True}})
+
+
+def _rounded(value: float, digits: int) -> str:
+    """`value` to `digits` significant digits, but whole above that: 1234.5 is 1,234, not 1.23e+03."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
+def table(df: pd.DataFrame, caption: str, index: bool = False, digits: int = 3) -> None:
+    """Display a DataFrame as an HTML table with a caption and header scopes that a screen reader can follow.
+
+    `digits` significant digits for floats; missing values are shown as a dash.
+    """
+    from IPython.display import display
+
+    body = df.to_html(border=0, index=index, na_rep="–", classes="avgeo", float_format=lambda x: _rounded(x, digits))
+    head, _, rows = body.partition("</thead>")
+    head = head.replace("<th>", '<th scope="col">').replace(
+        "<thead>", f"<caption>{html.escape(caption)}</caption><thead>"
+    )
+    rows = rows.replace("<th>", '<th scope="row">')
+    label = html.escape(caption, quote=True)
+    page = f'<div class="avgeo-table" role="region" tabindex="0" aria-label="{label}">{head}</thead>{rows}</div>'
+    display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=index)}"}, raw=True)

@@ -1,0 +1,263 @@
+"""The command line: `avgeo simulate | curate | atoms | train | evaluate | locate | book | doctor`.
+
+Errors that a user can cure are one line on stderr and exit status 2; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ProfileOption = Annotated[str, typer.Option(help="Size of every stage: smoke, colab or full.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+
+
+def main() -> None:
+    """Entry point: avgeo's own errors, and the system's about files, become one line and exit status 2."""
+    # the models here are tiny: threads that wait for each other cost more than they compute
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to continue")
+        sys.exit(130)
+    except Exception as error:
+        if not (type(error).__module__.startswith("avgeo.") or isinstance(error, OSError)):
+            raise
+        _say(f"error: {' '.join(str(error).split())}")
+        sys.exit(2)
+
+
+def _say(message: str) -> None:
+    print(f"avgeo: {message}", file=sys.stderr)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a result whole or not at all, and say where it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    _say(f"wrote {path}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for manifest, truth, places and media.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many clips in all.")] = 2000,
+    places: Annotated[int, typer.Option(min=4, help="How many places.")] = 400,
+    seed: SeedOption = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+) -> None:
+    """Make AVG-Sim: clips with sound and picture from real places, with the truth of every cue. Resumes."""
+    from avgeo.profiles import WorldSettings
+    from avgeo.world import simulate as run
+
+    settings = replace(WorldSettings(), places=places, clips_per_place=-(-clips // places))
+    run(settings, seed, out, workers=workers, clips=clips)
+    _say(f"{clips} clips from {places} places in {out}")
+
+
+@app.command()
+def curate(
+    where: Annotated[Path, typer.Argument(help="Where the source is, e.g. a folder of media.")],
+    out: Annotated[Path, typer.Option(help="Folder for manifest, rejects and report.")],
+    source: Annotated[str, typer.Option(help="Kind of source.")] = "folder",
+    need: Annotated[
+        str, typer.Option(help="Modalities an item must have: picture, sound, or both as picture,sound.")
+    ] = "",
+    min_duration: Annotated[float, typer.Option(help="Shortest clip kept, seconds.")] = 0.5,
+    licence_required: Annotated[bool, typer.Option(help="Reject items whose licence is unknown.")] = False,
+    copy: Annotated[bool, typer.Option(help="Copy the media kept into OUT/media.")] = False,
+) -> None:
+    """Read media with embedded coordinates into a manifest; every reject has its gate and reason. Resumes."""
+    from avgeo.curate import curate as run
+
+    wanted = tuple(part.strip() for part in need.split(",") if part.strip())
+    report = run(
+        source,
+        where,
+        out,
+        need=wanted,
+        min_duration_s=min_duration,
+        licence_required=licence_required,
+        copy=copy,
+    )
+    typer.echo(f"kept {report.kept} of {report.kept + report.rejected}; manifest: {out / 'manifest.parquet'}")
+    for gate, count in report.by_gate.items():
+        typer.echo(f"  rejected by {gate}: {count}")
+    if report.rejected:
+        typer.echo(f"  reasons: {out / 'rejects.parquet'}")
+    if not report.kept:
+        _say(f"error: nothing in {where} could be kept; {out / 'rejects.parquet'} says why for each item")
+        raise typer.Exit(1)
+
+
+@app.command()
+def atoms(
+    file: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the atoms here.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of `avgeo train --out`.")] = None,
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
+) -> None:
+    """List the acoustic atoms of a clip: name, start, end, strength."""
+    from avgeo.locate import LocateModel, hear
+
+    found = hear(file, _model(LocateModel, model, profile, seed))
+    for atom in found:
+        typer.echo(f"{atom.start_s:7.2f}-{atom.end_s:6.2f} s  {atom.strength:8.2f}  {atom.name}")
+    if json_out is not None:
+        _write(json_out, json.dumps([atom.as_dict() for atom in found], indent=1) + "\n")
+
+
+@app.command()
+def train(
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option(help="Also copy the finished model into this folder.")] = None,
+) -> None:
+    """Make AVG-Sim and train every stage on it; what is already in the cache is kept, so this resumes."""
+    from avgeo.pipeline import Pipeline
+    from avgeo.profiles import get_profile
+
+    study = Pipeline(get_profile(profile), seed)
+    for stage in ("world", "features", "atoms", "reasoner", "proposals", "flow", "predictions"):
+        artifact = getattr(study, stage)
+        _say(f"{stage}: {artifact.path} ({artifact.card()['seconds']} s when made)")
+    if out is not None:
+        study.export(out)
+        _say(f"model: {out}")
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="CSV, Parquet or JSONL: clip_id, latitude_deg, longitude_deg …")],
+    truth: Annotated[Path, typer.Option(help="Table with the true places (a manifest will do).")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
+    split: Annotated[str | None, typer.Option(help="Score this split of the truth only.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of places.")] = 1000,
+    seed: SeedOption = 0,
+) -> None:
+    """Score anyone's predictions: accuracy at five radii, km, GeoScore, log score, with intervals by place."""
+    from avgeo.evaluate import evaluate as run
+
+    metrics = run(predictions, truth, bootstrap=bootstrap, seed=seed, split=split)
+    typer.echo(metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}"))
+    typer.echo(
+        f"truth {metrics.n_truth}, missing {metrics.n_missing}, refused {metrics.n_refused}, "
+        f"invalid {metrics.n_invalid}, not in truth {metrics.n_extra}; {metrics.clustering}"
+    )
+    if json_out is not None:
+        _write(json_out, metrics.to_json() + "\n")
+
+
+@app.command()
+def locate(
+    file: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the posterior and its evidence here.")] = None,
+    html_out: Annotated[Path | None, typer.Option("--html", help="Write a self-contained report here.")] = None,
+    geojson_out: Annotated[Path | None, typer.Option("--geojson", help="Write estimate and samples here.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of `avgeo train --out`; default: the model trained here.")
+    ] = None,
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
+    sight_only: Annotated[bool, typer.Option(help="Locate by picture alone (silent videos, photos).")] = False,
+    max_seconds: Annotated[float, typer.Option(min=0.5, help="Seconds of the clip to use.")] = 60.0,
+) -> None:
+    """Where was this recorded? Ranked places with probabilities, atoms heard, and what each evidence did."""
+    from avgeo.clips import probe
+
+    probe(file)  # a bad file is told at once, before the model is loaded
+    from avgeo.locate import LocateModel
+    from avgeo.locate import locate as run
+
+    found = run(file, _model(LocateModel, model, profile, seed), sight_only=sight_only, max_s=max_seconds, seed=seed)
+    _print_located(found)
+    if json_out is not None:
+        _write(json_out, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    if geojson_out is not None:
+        _write(geojson_out, json.dumps(found.geojson()) + "\n")
+    if html_out is not None:
+        from avgeo.report import write_report
+
+        _write(html_out, write_report(file, found, max_s=max_seconds))
+
+
+def _print_located(found: Any) -> None:
+    typer.echo(
+        f"estimate  {found.latitude_deg:.2f}, {found.longitude_deg:.2f}"
+        f"   entropy {found.entropy_bits:.1f} bits against uniform"
+    )
+    for mass, area in found.regions:
+        typer.echo(f"  {mass:.0%} of the probability lies in {area:,.0f} km²")
+    typer.echo("places (share of the posterior nearest to each)")
+    for place in found.places:
+        typer.echo(f"  {place['probability']:6.1%}  {place['name']}, {place['country_code']}")
+    typer.echo("atoms heard")
+    for atom in found.atoms[:10]:
+        typer.echo(f"  {atom.start_s:6.2f}-{atom.end_s:6.2f} s  {atom.strength:7.2f}  {atom.name}")
+    if not found.atoms:
+        typer.echo("  none")
+    typer.echo("evidence (bits at the estimate; shift of the estimate without it)")
+    for item in found.evidence:
+        typer.echo(f"  {item.bits:+7.2f} bits  {item.shift_km:8.0f} km  {item.detector}: {item.label}")
+    if found.metadata_location is not None:
+        place = found.metadata_location
+        typer.echo(
+            f"metadata says {place['latitude_deg']:.4f}, {place['longitude_deg']:.4f} ({place['kind']}); not used above"
+        )
+    typer.echo(f"model: {found.model['name']}, trained on {found.model['trained_on']}")
+    if found.model["trained_on"] == "AVG-Sim":
+        typer.echo("note: trained on a simulated Earth only; this is not evidence about where a real clip was recorded")
+
+
+def _model(loader: Any, folder: Path | None, profile: str, seed: int) -> Any:
+    return loader.load(folder) if folder is not None else loader.trained_here(profile, seed)
+
+
+@app.command()
+def book(
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
+    chapters: Annotated[str, typer.Option(help="Only these, e.g. 02,04, and what they need.")] = "",
+    resume: Annotated[bool, typer.Option(help="Keep chapters whose result is fresh.")] = True,
+    check: Annotated[bool, typer.Option(help="Execute nothing; fail when a page is stale.")] = False,
+    sync: Annotated[bool, typer.Option(help="Only regenerate the .ipynb twins of notebooks/*.md.")] = False,
+) -> None:
+    """Execute the stale chapters and render the book into _build/html."""
+    from avgeo.book import build_book, sync_twins
+
+    if sync:
+        for path in sync_twins():
+            _say(f"wrote {path.name}")
+        return
+    wanted = [part.strip() for part in chapters.split(",") if part.strip()] or None
+    index = build_book(profile, seed, wanted, resume=resume, check=check)
+    _say(f"the book is at {index}")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run: versions, devices, caches, extras, trained models."""
+    from avgeo.doctor import diagnose
+
+    lines, healthy = diagnose()
+    for line in lines:
+        typer.echo(line)
+    if not healthy:
+        raise typer.Exit(1)

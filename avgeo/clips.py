@@ -1,0 +1,414 @@
+"""Clips and their manifest: what is in a media file, its sound, its frames, and how a clip is written.
+
+All goes through PyAV (FFmpeg's libraries inside a wheel). A file that cannot be used raises `ClipError`
+with one line that names the file and the cure; a damaged file is used when at least half of it decodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import pandas as pd
+from av.audio.resampler import AudioResampler
+from av.codec.context import Flags
+from av.container.input import InputContainer
+from av.error import EOFError as AvEOFError
+from av.error import FFmpegError
+from av.stream import Disposition
+from jaxtyping import Float32, UInt8
+
+MANIFEST_COLUMNS = (
+    "clip_id", "path", "latitude_deg", "longitude_deg", "recorded_at", "duration_s",
+    "place_id", "split", "source", "url", "licence", "attribution",
+)  # fmt: skip
+SPLITS = ("train", "val", "test")
+_NOT_NULL = ("clip_id", "path", "latitude_deg", "longitude_deg", "duration_s", "place_id", "split", "source")
+_RANGES = {"latitude_deg": (-90, 90), "longitude_deg": (-180, 180), "duration_s": (0, np.inf)}
+# Beyond this jump it is cheaper to seek to a keyframe than to decode everything between two wanted frames.
+_SEEK_AHEAD_S = 8.0
+
+Kind = Literal["video", "audio", "image"]
+
+
+class ClipError(ValueError):
+    """A media file that cannot be used; the message names the file and the cure."""
+
+
+class ManifestError(ValueError):
+    """A manifest that does not hold its contract; the message names the column and the cure."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a media file holds. `width` and `height` are those displayed; absent facts are None."""
+
+    kind: Kind
+    duration_s: float
+    has_video: bool
+    has_audio: bool
+    width: int | None
+    height: int | None
+    fps: float | None
+    sample_rate_hz: int | None
+    audio_codec: str | None
+    video_codec: str | None
+
+
+# --- the manifest ---
+
+
+def check_manifest(table: pd.DataFrame, name: str = "manifest") -> pd.DataFrame:
+    """`table` with its columns in order; or a `ManifestError` (columns, ranges, repeated ids)."""
+    missing = [column for column in MANIFEST_COLUMNS if column not in table.columns]
+    if missing:
+        raise ManifestError(f"{name}: add the missing columns {', '.join(missing)}")
+    for column in _NOT_NULL:
+        empty = int(table[column].isna().to_numpy().sum())
+        if empty:
+            raise ManifestError(f"{name}: {column} is empty in {empty} rows; fill them")
+    for column, (low, high) in _RANGES.items():
+        values = pd.Series(pd.to_numeric(table[column], errors="coerce"))
+        bad = table.loc[~values.between(low, high), "clip_id"]
+        if len(bad):
+            where = f"{len(bad)} clips, first {bad.iloc[0]!r}"
+            raise ManifestError(f"{name}: {column} must lie in [{low}, {high}]; it does not for {where}")
+    if not table["clip_id"].is_unique:
+        twice = table.loc[table["clip_id"].duplicated(), "clip_id"].iloc[0]
+        raise ManifestError(f"{name}: clip_id {twice!r} occurs more than once; ids must be unique")
+    unknown = sorted(set(table["split"]) - set(SPLITS))
+    if unknown:
+        raise ManifestError(f"{name}: split {unknown[0]!r} is not one of {', '.join(SPLITS)}")
+    extra = [column for column in table.columns if column not in MANIFEST_COLUMNS]
+    return table.loc[:, [*MANIFEST_COLUMNS, *extra]]
+
+
+def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The manifest at `path` (Parquet, or a folder that holds `manifest.parquet`), checked."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / "manifest.parquet"
+    if not file.is_file():
+        raise ManifestError(f"{file}: no such manifest; make one with `avgeo simulate` or `avgeo curate`")
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        raise ManifestError(f"{file}: not a Parquet table ({_one_line(error)})") from None
+    return check_manifest(table, str(file))
+
+
+def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a checked manifest atomically as Parquet."""
+    file = Path(path)
+    checked = check_manifest(table, str(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    checked.to_parquet(partial, index=False)
+    partial.replace(file)
+
+
+# --- reading ---
+
+
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
+    """What `path` holds, from its headers and its first picture; raises `ClipError`.
+
+    A cover picture inside an audio file is no video; a photo has kind "image", duration 0, `has_video` False.
+    """
+    with _open(path) as container:
+        video, audio = _video_stream(container), _audio_stream(container)
+        if video is None and audio is None:
+            raise ClipError(f"{path}: holds neither sound nor picture; give a video or audio file")
+        still = video is not None and _is_image(container)
+        width = height = None
+        if video is not None:
+            first = next(_decode(container, video), None)
+            if first is None:
+                if audio is None:
+                    raise ClipError(f"{path}: no picture can be decoded (truncated?); copy the file again")
+                width, height = video.codec_context.width, video.codec_context.height
+            else:
+                turned = first.rotation % 180 != 0
+                width, height = (first.height, first.width) if turned else (first.width, first.height)
+        streams = [stream for stream in (video, audio) if stream is not None]
+        duration_s = 0.0 if still else max(_announced_s(container, stream) for stream in streams)
+        rate = None if video is None or still else (video.average_rate or video.base_rate)
+        info = MediaInfo(
+            kind="image" if still else "video" if video is not None else "audio",
+            duration_s=duration_s,
+            has_video=video is not None and not still,
+            has_audio=audio is not None,
+            width=width,
+            height=height,
+            fps=float(rate) if rate else None,
+            sample_rate_hz=audio.rate if audio is not None else None,
+            audio_codec=audio.codec_context.name if audio is not None else None,
+            video_codec=video.codec_context.name if video is not None else None,
+        )
+    return info if info.duration_s > 0 or still else _with_scanned_duration(info, path)
+
+
+def read_audio(
+    path: str | os.PathLike[str], sample_rate_hz: int, max_s: float | None = None
+) -> Float32[np.ndarray, " samples"]:
+    """The sound of `path`, mixed to mono and resampled, in [-1, 1]; `max_s` limits what is decoded.
+
+    Raises `ClipError` when there is no sound or less than half of its announced duration decodes.
+    """
+    if sample_rate_hz <= 0 or (max_s is not None and max_s <= 0):
+        raise ValueError(f"sample_rate_hz={sample_rate_hz} and max_s={max_s} must be positive")
+    limit = None if max_s is None else max(1, round(max_s * sample_rate_hz))
+    with _open(path) as container:
+        stream = _audio_stream(container)
+        if stream is None:
+            raise ClipError(f"{path}: has no sound track; give a clip with sound")
+        announced_s = _announced_s(container, stream)
+        chunks, count = [], 0
+        # The last AAC packet is padded; MP4 states the true length.
+        true_count = round(announced_s * sample_rate_hz) if "mp4" in container.format.name else None
+        for chunk in _resampled(_decode(container, stream), sample_rate_hz):
+            chunks.append(chunk)
+            count += len(chunk)
+            if limit is not None and count >= limit:
+                break
+    expected_s = announced_s if max_s is None else min(announced_s, max_s)
+    if count == 0 or count / sample_rate_hz < 0.5 * expected_s:
+        raise _truncated(path, "sound", count / sample_rate_hz, expected_s)
+    if true_count is not None and 0 < count - true_count < 0.2 * sample_rate_hz:
+        limit = true_count if limit is None else min(limit, true_count)
+    samples = np.nan_to_num(np.concatenate(chunks)[:limit], nan=0.0, posinf=1.0, neginf=-1.0)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def read_frames(
+    path: str | os.PathLike[str], count: int, width: int, height: int
+) -> UInt8[np.ndarray, "count height width 3"]:
+    """`count` RGB frames at the middles of equal parts of the clip, upright, of width x height pixels.
+
+    The aspect ratio is not kept; a photo or a one-frame video is repeated. Raises `ClipError` when there is
+    no picture or less than half of its announced duration decodes.
+    """
+    if min(count, width, height) < 1:
+        raise ValueError(f"count={count}, width={width} and height={height} must be at least 1")
+    with _open(path) as container:
+        stream = _video_stream(container)
+        if stream is None:
+            raise ClipError(f"{path}: has no picture; give a video")
+        announced_s = 0.0 if _is_image(container) else _announced_s(container, stream)
+        if announced_s <= 0 and not _is_image(container):
+            announced_s = _scanned_s(path)
+        start_s = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+        targets = start_s + (np.arange(count) + 0.5) * announced_s / count
+        shown: list[UInt8[np.ndarray, "height width 3"]] = []
+        reached_s, last_pts, last_picture = 0.0, None, None
+        for frame, decoded_s in _frames_at(container, stream, targets):
+            reached_s = max(reached_s, decoded_s - start_s)
+            if last_picture is None or frame.pts is None or frame.pts != last_pts:
+                last_pts, last_picture = frame.pts, _picture(frame, width, height)
+            shown.append(last_picture)
+    if not shown or reached_s < 0.48 * announced_s:  # one frame asked for lies at exactly one half
+        raise _truncated(path, "picture", reached_s, announced_s)
+    return np.stack(shown)
+
+
+# --- writing ---
+
+
+def write_clip(
+    path: str | os.PathLike[str],
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    fps: int | Fraction,
+    audio: Float32[np.ndarray, " samples"],
+    sample_rate_hz: int,
+) -> None:
+    """Write an MP4 with H.264 (yuv420p) and mono AAC; the file appears only when complete.
+
+    The encoders run on one thread and bit-exact: the same input gives the same bytes with the same codecs.
+    """
+    frames, audio = np.asarray(frames), np.asarray(audio, dtype=np.float32)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames must be uint8 (n, height, width, 3), got {frames.dtype} {frames.shape}")
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(f"frames are {frames.shape[2]} x {frames.shape[1]} pixels: H.264 needs even sizes")
+    if audio.ndim != 1 or not len(audio) or not np.isfinite(audio).all():
+        raise ValueError(f"audio must be finite samples in one dimension, got shape {audio.shape}")
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    mp4 = {"movflags": "+faststart", "fflags": "+bitexact"}
+    # With its macroblock tree on, x264's bytes varied from run to run on 64 x 48 pictures.
+    steady = "mbtree=0:rc-lookahead=0:bframes=0"
+    x264 = {"preset": "veryfast", "crf": "22", "threads": "1", "x264-params": steady}
+    with av.open(str(partial), "w", format="mp4", options=mp4) as out:
+        picture: Any = out.add_stream("libx264", rate=Fraction(fps), options=x264)
+        picture.height, picture.width = frames.shape[1:3]
+        picture.pix_fmt = "yuv420p"
+        sound: Any = out.add_stream("aac", rate=sample_rate_hz, layout="mono", options={"b": "64k"})
+        for stream in (picture, sound):
+            stream.codec_context.flags |= Flags.bitexact  # no encoder version in the stream
+        for image in frames:
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        out.mux(picture.encode(None))
+        chunk = av.AudioFrame.from_ndarray(np.clip(audio, -1, 1)[None, :], format="fltp", layout="mono")
+        chunk.sample_rate, chunk.pts, chunk.time_base = sample_rate_hz, 0, Fraction(1, sample_rate_hz)
+        # The encoder takes 1024 samples at a time; the FIFO inside PyAV's resampler cuts them.
+        cutter = AudioResampler(format="fltp", layout="mono", rate=sample_rate_hz, frame_size=1024)
+        for piece in [*cutter.resample(chunk), *cutter.resample(None)]:
+            out.mux(sound.encode(piece))
+        out.mux(sound.encode(None))
+    partial.replace(target)
+
+
+# --- FFmpeg, politely ---
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
+    file = Path(path)
+    if file.is_dir():
+        raise ClipError(f"{file}: is a directory; give a media file")
+    if not file.exists():
+        raise ClipError(f"{file}: no such file; check the path")
+    if file.stat().st_size == 0:
+        raise ClipError(f"{file}: is empty (0 bytes); copy the file again")
+    try:
+        container = av.open(str(file), metadata_errors="ignore")
+    except FFmpegError as error:
+        why = _one_line(error.strerror or error)
+        raise ClipError(f"{file}: no media file, or truncated ({why}); copy or convert it again") from None
+    except OSError as error:
+        raise ClipError(f"{file}: cannot be opened ({_one_line(error)})") from None
+    with container:
+        if container.format.name == "tty":  # FFmpeg draws a .txt file as ANSI art
+            raise ClipError(f"{file}: is a text file; give a media file")
+        yield container
+
+
+def _video_stream(container: InputContainer) -> Any | None:
+    """The first stream of pictures that is not a cover, or None. (PyAV's stream classes are untyped here.)"""
+    for stream in container.streams.video:
+        cover = bool(stream.disposition & Disposition.attached_pic)
+        if not cover and stream.codec_context is not None and stream.codec_context.width > 0:
+            return stream
+    return None
+
+
+def _audio_stream(container: InputContainer) -> Any | None:
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and stream.rate:
+            return stream
+    return None
+
+
+def _is_image(container: InputContainer) -> bool:
+    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+
+
+def _announced_s(container: InputContainer, stream: Any) -> float:
+    """The duration that the file's headers state for `stream`, in seconds; 0 when they state none."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration and container.duration > 0 else 0.0
+
+
+def _decode(container: InputContainer, stream: Any) -> Iterator[Any]:
+    """Decoded frames of one stream; damaged packets are skipped and a cut file simply ends."""
+    stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (AvEOFError, FFmpegError):
+            packet = None
+        if packet is None:
+            break
+        try:
+            yield from packet.decode()
+        except AvEOFError:
+            break
+        except FFmpegError:
+            continue
+
+
+def _resampled(frames: Iterator[Any], sample_rate_hz: int) -> Iterator[Float32[np.ndarray, " samples"]]:
+    """Mono float chunks at the wanted rate. A stream that changes its layout gets a fresh resampler."""
+    resampler, layout = None, None
+    for frame in frames:
+        frame.pts = None  # gaps after damaged packets would be errors to the resampler
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if now != layout:
+            if resampler is not None:
+                yield from (part.to_ndarray()[0] for part in resampler.resample(None))
+            resampler, layout = AudioResampler(format="flt", layout="mono", rate=sample_rate_hz), now
+        assert resampler is not None
+        yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
+    if resampler is not None:
+        yield from (part.to_ndarray()[0] for part in resampler.resample(None))
+
+
+def _frames_at(container: InputContainer, stream: Any, targets: np.ndarray) -> Iterator[tuple[Any, float]]:
+    """For each time in ascending `targets` (seconds) the frame on show then (the last one at or before it),
+    and how far into the file pictures are known to decode, in seconds."""
+    frames = _decode(container, stream)
+    current = following = None
+    for target in targets:
+        position = _time_s(following if following is not None else current)
+        if stream.time_base and target - position > _SEEK_AHEAD_S:
+            with contextlib.suppress(FFmpegError):
+                container.seek(int(target / stream.time_base), stream=stream, backward=True)
+                frames, following = _decode(container, stream), None
+        while True:
+            if following is None:
+                following = next(frames, None)
+            if following is None or (current is not None and _time_s(following) > target):
+                break
+            current, following = following, None
+        if current is None:
+            return
+        yield current, _time_s(following) if following is not None else _end_s(current)
+
+
+def _time_s(frame: Any | None) -> float:
+    return 0.0 if frame is None or frame.time is None else float(frame.time)
+
+
+def _end_s(frame: Any) -> float:
+    return _time_s(frame) + float((frame.duration or 0) * (frame.time_base or 0))
+
+
+def _picture(frame: Any, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+    """One frame as RGB, turned upright by its display matrix (counterclockwise degrees)."""
+    quarter_turns = round(frame.rotation / 90) % 4
+    if quarter_turns % 2:
+        width, height = height, width
+    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def _scanned_s(path: str | os.PathLike[str]) -> float:
+    """Duration from packet times, for files whose headers state none (live WebM, raw streams)."""
+    end = 0.0
+    with _open(path) as container, contextlib.suppress(FFmpegError):
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return end
+
+
+def _with_scanned_duration(info: MediaInfo, path: str | os.PathLike[str]) -> MediaInfo:
+    return replace(info, duration_s=_scanned_s(path))
+
+
+def _truncated(path: str | os.PathLike[str], what: str, decoded_s: float, stated_s: float) -> ClipError:
+    return ClipError(f"{path}: truncated: {decoded_s:.1f} s of {stated_s:.1f} s of {what} decode; copy the file again")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

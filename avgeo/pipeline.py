@@ -1,0 +1,374 @@
+"""The whole system as a chain of artifacts: world -> features -> atoms -> reasoner -> proposals -> flow -> predictions.
+
+Each of its properties is a finished artifact, made on first use together with whatever it rests on, and found in the
+cache afterwards. Splits are by place: `train` teaches every stage; `val` names the atoms and teaches the flow how far
+to trust a proposal, because the reasoner has not seen its answers; `test` is touched by the evaluation alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from avgeo.artifacts import Artifact, build, commit
+from avgeo.clips import read_audio, read_manifest
+from avgeo.engine import default_workers
+from avgeo.evaluate import best_constant, kernel_density
+from avgeo.flow import Condition, SphereFlow, point_estimate, train_flow
+from avgeo.perceive import (
+    SAMPLE_RATE_HZ,
+    AtomModel,
+    Features,
+    SaeConfig,
+    SightModel,
+    SparseAutoencoder,
+    embed_corpus,
+    encode_clips,
+    mix_waveforms,
+    name_atoms,
+    patch_seconds,
+    score_atoms,
+    source_activity,
+    spoken,
+    train_sae,
+    train_sights,
+    visible_sources,
+)
+from avgeo.profiles import Profile
+from avgeo.reason import load_reasoner, train_reasoner
+from avgeo.sphere import from_degrees, to_degrees
+from avgeo.world import simulate
+
+WORLD_TABLES = ("country_cues.csv", "language_voices.csv")
+
+ROWS = {
+    "sound only": ("sound",),
+    "sight only": ("sight",),
+    "both": ("sound", "sight"),
+    "both + proposal": ("sound", "sight", "proposal"),
+}
+"""The conditional rows of the evaluation: what the same flow is shown."""
+
+MODEL_PARTS = ("atoms", "sights", "reasoner", "flow")
+"""The artifacts that locating a clip needs."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One profile and one seed of the whole system; with `only_find`, nothing is ever trained."""
+
+    profile: Profile
+    seed: int = 0
+    only_find: bool = False
+
+    @cached_property
+    def world(self) -> Artifact:
+        """AVG-Sim: manifest, truth, places and media."""
+        return build(
+            "world", self._make_world, settings=self.profile.world, seed=self.seed,
+            code=("sphere", "clips", "engine", "world"), tables=WORLD_TABLES, only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def features(self) -> Artifact:
+        """Log-mel patches and thumbnails of every clip."""
+        return build(
+            "features", self._make_features, settings=self.profile.atoms, seed=self.seed,
+            inputs={"world": self.world}, code=("clips", "engine", "perceive/encoders"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def atoms(self) -> Artifact:
+        """The sparse autoencoder, its history and its named atoms, with the codes of every clip."""
+        return build(
+            "atoms", self._make_atoms, settings=self.profile.atoms, seed=self.seed,
+            inputs={"world": self.world, "features": self.features},
+            code=("perceive", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def sights(self) -> Artifact:
+        """The network that recognises visible cues, and its history."""
+        return build(
+            "sights", self._make_sights, settings=self.profile.atoms, seed=self.seed,
+            inputs={"world": self.world, "features": self.features},
+            code=("perceive", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def atom_scores(self) -> Artifact:
+        """Ours, a plain TopK autoencoder and an untrained one, scored on test places against the true sources."""
+        return build(
+            "atom_scores", self._make_atom_scores, settings=self.profile.atoms, seed=self.seed,
+            inputs={"atoms": self.atoms}, code=("perceive", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def reasoner(self) -> Artifact:
+        """The language model after SFT, and its GRPO adapter."""
+        return build(
+            "reasoner", self._make_reasoner, settings=self.profile.reason, seed=self.seed,
+            inputs={"world": self.world, "features": self.features, "atoms": self.atoms},
+            code=("reason", "sphere", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def proposals(self) -> Artifact:
+        """The reasoner's answer for every clip, parse failures kept and counted."""
+        return build(
+            "proposals", self._make_proposals, settings=self.profile.reason, seed=self.seed,
+            inputs={"reasoner": self.reasoner}, code=("reason",), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def flow(self) -> Artifact:
+        """The conditional density over the sphere."""
+        return build(
+            "flow", self._make_flow, settings=self.profile.flow, seed=self.seed,
+            inputs={"atoms": self.atoms, "sights": self.sights, "proposals": self.proposals},
+            code=("flow", "sphere", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def predictions(self) -> Artifact:
+        """Every row's point and log density for every test clip."""
+        return build(
+            "predictions", self._make_predictions, settings=self.profile.flow, seed=self.seed,
+            inputs={"flow": self.flow}, code=("flow", "sphere", "evaluate", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    # What the artifacts hold, opened.
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """One row per clip, in the order of every other table here."""
+        return read_manifest(self.world.path / "manifest.parquet")
+
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """One row per audible or visible event."""
+        return pd.read_parquet(self.world.path / "truth.parquet")
+
+    @cached_property
+    def places(self) -> pd.DataFrame:
+        """One row per place, with its attributes."""
+        return pd.read_parquet(self.world.path / "places.parquet")
+
+    @cached_property
+    def embedded(self) -> Features:
+        """Patches and thumbnails."""
+        return Features.load(self.features.path)
+
+    @cached_property
+    def atom_model(self) -> AtomModel:
+        """The autoencoder with its names."""
+        return AtomModel.load(self.atoms.path, self.profile.atoms)
+
+    @cached_property
+    def sight_model(self) -> SightModel:
+        """The recogniser of visible cues."""
+        return SightModel.from_pretrained(self.sights.path)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Codes (clips, time, atoms) of every clip."""
+        return encode_clips(self.atom_model.sae, self.embedded.patches)
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """What the reasoner is told and taught about every clip: heard atoms, and the true cues for its traces."""
+        about = self.manifest.merge(self.places[["place_id", "country", "region"]], on="place_id", how="left")
+        cues = self.truth.assign(label=self.truth["source"].map(spoken)).drop_duplicates(["clip_id", "source"])
+        of = {name: part.groupby("clip_id")["label"].agg(list) for name, part in cues.groupby("modality")}
+        empty = [[] for _ in range(len(about))]
+        columns = ["clip_id", "place_id", "split", "latitude_deg", "longitude_deg", "country", "region"]
+        return about[columns].assign(
+            heard=[self.atom_model.heard(code) for code in self.codes],
+            told=[
+                item if isinstance(item, list) else none
+                for item, none in zip(of["audible"].reindex(about["clip_id"]), empty, strict=True)
+            ],
+            seen=[
+                item if isinstance(item, list) else none
+                for item, none in zip(of["visible"].reindex(about["clip_id"]), empty, strict=True)
+            ],
+        )
+
+    @cached_property
+    def points(self) -> torch.Tensor:
+        """Where every clip was recorded: unit vectors (clips, 3)."""
+        columns = (self.manifest[name].to_numpy(np.float32) for name in ("latitude_deg", "longitude_deg"))
+        return from_degrees(*(torch.from_numpy(column) for column in columns))
+
+    def rows_of(self, *splits: str) -> np.ndarray:
+        """Row numbers of the clips in these splits."""
+        return np.flatnonzero(self.manifest["split"].isin(splits))
+
+    def condition(self, rows: np.ndarray) -> Condition:
+        """What the flow may know of these clips; clips the reasoner was trained on come without its proposal."""
+        table = pd.read_parquet(self.proposals.path / "proposals.parquet").iloc[rows]
+        parsed = table["parsed"].to_numpy(bool)
+        where = from_degrees(
+            *(torch.tensor(table[name].fillna(0.0).to_numpy(np.float32)) for name in ("latitude_deg", "longitude_deg"))
+        )
+        unseen = self.manifest["split"].iloc[rows].ne("train").to_numpy()
+        known = torch.ones(len(rows), dtype=torch.bool)
+        return Condition(
+            sound=torch.from_numpy(self.atom_model.sound_vector(self.codes[rows])),
+            sight=torch.from_numpy(self.sight_model.look(self.embedded.frames[rows])),
+            proposal=where,
+            has_sound=known,
+            has_sight=known,
+            has_proposal=torch.from_numpy(parsed & unseen),
+        )
+
+    @cached_property
+    def sphere_flow(self) -> SphereFlow:
+        """The trained density."""
+        return SphereFlow.from_pretrained(self.flow.path)
+
+    # How each artifact is made.
+
+    def _make_world(self, out: Path) -> None:
+        simulate(self.profile.world, self.seed, out, workers=default_workers())
+
+    def _make_features(self, out: Path) -> None:
+        embed_corpus(self.manifest, self.world.path, self.profile.atoms).save(out)
+
+    def _make_atoms(self, out: Path) -> None:
+        settings = self.profile.atoms
+        train, held_out = self.rows_of("train"), self.rows_of("val")
+        x = torch.from_numpy(self.embedded.patches[train].astype(np.float32)).flatten(0, 1)
+        some = np.random.default_rng(self.seed).permutation(train)[: settings.mixtures]
+        sounds = [read_audio(self.world.path / path, SAMPLE_RATE_HZ) for path in self.manifest["path"].iloc[some]]
+        shortest = min(map(len, sounds))
+        audio = torch.from_numpy(np.stack([sound[:shortest] for sound in sounds]))
+        mixtures = mix_waveforms(audio, settings.mixtures, settings, self.seed)
+        sae, history = train_sae(x, settings, self.seed, mixtures=mixtures)
+        codes = encode_clips(sae, self.embedded.patches[held_out])
+        clips = self.manifest["clip_id"].iloc[held_out].tolist()
+        sources, active = source_activity(self.truth, clips, codes.shape[1], patch_seconds(settings))
+        table = name_atoms(codes, np.asarray(active.any(axis=1)), sources, settings.name_auroc)
+        AtomModel(sae, table, settings).save(out)
+        history.to_parquet(out / "history.parquet")
+
+    def _make_sights(self, out: Path) -> None:
+        rows = self.rows_of("train")
+        sources, present = visible_sources(self.truth, self.manifest["clip_id"].iloc[rows].tolist())
+        model, history = train_sights(self.embedded.frames[rows], present, sources, self.profile.atoms, self.seed)
+        model.save_pretrained(out)
+        history.to_parquet(out / "history.parquet")
+
+    def _make_atom_scores(self, out: Path) -> None:
+        settings = self.profile.atoms
+        ours = self.atom_model.sae
+        plain = SaeConfig(ours.config.dim, settings.atoms, stages=1, experts=1, active=settings.active)
+        train = self.rows_of("train")
+        x = torch.from_numpy(self.embedded.patches[train].astype(np.float32)).flatten(0, 1)
+        untrained = SparseAutoencoder(plain, self.seed)
+        untrained.fit_scaling(x)
+        models = {
+            "ours": ours,
+            "TopK": train_sae(x, settings, self.seed, config=plain)[0],
+            "untrained": untrained,
+        }
+        held_out = self.rows_of("val", "test")
+        clips = self.manifest["clip_id"].iloc[held_out].tolist()
+        _, active = source_activity(self.truth, clips, self.embedded.patches.shape[1], patch_seconds(settings))
+        split = self.manifest["split"].iloc[held_out].to_numpy()
+        parts = {
+            name: (self.embedded.patches[held_out][split == name], active[split == name]) for name in ("val", "test")
+        }
+        places = self.manifest["place_id"].iloc[held_out][split == "test"].tolist()
+        rows = [
+            score_atoms(model, parts["val"], parts["test"], places, bootstrap=self.profile.evaluate.bootstrap).assign(
+                row=name
+            )
+            for name, model in models.items()
+        ]
+        pd.concat(rows, ignore_index=True).to_parquet(out / "scores.parquet")
+
+    def _make_reasoner(self, out: Path) -> None:
+        rows = self.rows_of("train")
+        train_reasoner(
+            self.examples.iloc[rows].reset_index(drop=True),
+            self.embedded.frames[rows],
+            self.profile.reason,
+            self.seed,
+            out,
+        )
+
+    def _make_proposals(self, out: Path) -> None:
+        reasoner = load_reasoner(self.reasoner.path)
+        reasoner.propose(self.examples, self.embedded.frames).to_parquet(out / "proposals.parquet")
+
+    def _make_flow(self, out: Path) -> None:
+        rows = self.rows_of("train", "val")
+        flow, history = train_flow(self.points[rows], self.condition(rows), self.profile.flow, self.seed)
+        flow.save_pretrained(out)
+        history.to_parquet(out / "history.parquet")
+
+    def _make_predictions(self, out: Path) -> None:
+        rows, known = self.rows_of("test"), self.rows_of("train", "val")
+        clips = self.manifest["clip_id"].iloc[rows].to_numpy()
+        points = self.points[rows]
+        condition = self.condition(rows)
+        tables = [self._constant_row(clips, points, known)]
+        for row, shown in ROWS.items():
+            visible = condition.only(*shown)
+            samples = self.sphere_flow.sample(visible, self.profile.flow.samples, seed=self.seed)
+            log_prob = self.sphere_flow.log_prob(points, visible).numpy()
+            tables.append(_row(row, clips, point_estimate(samples), log_prob))
+        proposals = pd.read_parquet(self.proposals.path / "proposals.parquet").iloc[rows]
+        tables.append(
+            proposals[["clip_id", "latitude_deg", "longitude_deg"]].assign(
+                row="reasoner alone", log_prob=np.nan, refused=~proposals["parsed"]
+            )
+        )
+        pd.concat(tables, ignore_index=True).to_parquet(out / "predictions.parquet")
+
+    def _constant_row(self, clips: np.ndarray, points: torch.Tensor, known: np.ndarray) -> pd.DataFrame:
+        places = self.manifest.iloc[known].drop_duplicates("place_id").index.to_numpy()
+        point = best_constant(self.points[places])
+        log_prob = kernel_density(self.points[places]).log_prob(points).numpy()
+        return _row("constant", clips, point.expand(len(clips), 3), log_prob)
+
+    def export(self, folder: Path) -> None:
+        """Copy what `avgeo locate` needs (`MODEL_PARTS` and `model.json`) into a folder of its own."""
+        parts = {name: getattr(self, name) for name in MODEL_PARTS}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, artifact in parts.items():
+            shutil.copytree(artifact.path, folder / name, dirs_exist_ok=True)
+        (folder / "model.json").write_text(json.dumps(self.model_card(), indent=1) + "\n")
+
+    def model_card(self) -> dict[str, Any]:
+        """What a located clip's report says of the model: name, training data, settings, artifact keys, commit."""
+        return {
+            "name": f"avg-sim {self.profile.name}, seed {self.seed}",
+            "trained_on": "AVG-Sim",
+            "profile": self.profile.as_dict(),
+            "keys": {name: getattr(self, name).key for name in MODEL_PARTS},
+            "commit": commit(),
+        }
+
+
+def _row(name: str, clips: np.ndarray, points: torch.Tensor, log_prob: np.ndarray) -> pd.DataFrame:
+    latitude, longitude = (part.numpy().astype(float) for part in to_degrees(points))
+    return pd.DataFrame(
+        {
+            "clip_id": clips,
+            "row": name,
+            "latitude_deg": latitude,
+            "longitude_deg": longitude,
+            "log_prob": log_prob,
+            "refused": False,
+        }
+    )

@@ -1,0 +1,28 @@
+"""Figures of the book and the report: each function returns `(figure, alt)`, the alt text from the data.
+
+Colours are safe for colour-blind readers, maps are equal-area, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectrogram
+from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability
+from avgeo.plots.maps import credible_levels, density_map, world_map
+from avgeo.plots.style import PlotError, place_text, png
+
+__all__ = [
+    "PlotError",
+    "accuracy_curve",
+    "activation_map",
+    "atom_atlas",
+    "contact_sheet",
+    "credible_levels",
+    "density_map",
+    "interval_plot",
+    "learning_curves",
+    "place_text",
+    "png",
+    "reliability",
+    "spectrogram",
+    "world_map",
+]

@@ -1,0 +1,170 @@
+"""Profiles: every setting of every stage, typed and frozen, at three sizes.
+
+A profile is the only configuration there is. `smoke` runs on two CPU cores in minutes, `colab` on one GPU in an
+hour or two, `full` has the size of the paper's benchmark. The functions are the same; only the numbers differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+
+class ProfileError(ValueError):
+    """An unknown profile or setting; the message names the valid ones."""
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """AVG-Sim: how many places and clips, and how a clip is written."""
+
+    places: int = 600
+    clips_per_place: int = 4
+    min_separation_km: float = 50.0
+    duration_s: float = 4.0
+    sample_rate_hz: int = 16_000
+    width: int = 128
+    height: int = 96
+    fps: int = 4
+    test_fraction: float = 0.25
+    val_fraction: float = 0.25
+
+
+@dataclass(frozen=True)
+class AtomSettings:
+    """Perception: log-mel encoder, mixture-autoregressive sparse autoencoder, thumbnails and visible cues."""
+
+    mels: int = 64
+    hop_s: float = 0.016
+    patch_frames: int = 10
+    frames: int = 2
+    frame_width: int = 64
+    frame_height: int = 48
+    atoms: int = 256
+    stages: int = 2
+    experts: int = 2
+    active: int = 8
+    epochs: int = 12
+    batch: int = 512
+    learning_rate: float = 3e-3
+    auxk_weight: float = 1 / 32
+    consistency_weight: float = 0.1
+    mixtures: int = 400
+    name_auroc: float = 0.7
+    sight_epochs: int = 30
+    sight_batch: int = 64
+    sight_learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class ReasonSettings:
+    """The small multimodal reasoner: size, supervised fine-tuning, GRPO."""
+
+    hidden: int = 160
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 700
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    image_px: int = 64
+    patch_px: int = 16
+    sft_steps: int = 260
+    sft_batch: int = 16
+    sft_learning_rate: float = 8e-3
+    grpo_steps: int = 20
+    grpo_prompts: int = 8
+    grpo_generations: int = 8
+    grpo_learning_rate: float = 1e-3
+    grpo_beta: float = 0.02
+    lora_rank: int = 16
+    temperature: float = 1.0
+    max_new_tokens: int = 96
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Conditional Riemannian flow matching on the sphere."""
+
+    width: int = 128
+    depth: int = 3
+    condition: int = 96
+    dropout: float = 0.5
+    noise: float = 0.5
+    steps: int = 1200
+    batch: int = 64
+    times_per_clip: int = 8
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.1
+    ema: float = 0.995
+    drop_sound: float = 0.3
+    drop_sight: float = 0.3
+    drop_proposal: float = 0.5
+    jitter_kappa: float = 100.0
+    solver_steps: int = 24
+    samples: int = 64
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Bootstrap and grids of the evaluation."""
+
+    bootstrap: int = 1000
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All settings of one size of the product."""
+
+    name: str
+    world: WorldSettings = field(default_factory=WorldSettings)
+    atoms: AtomSettings = field(default_factory=AtomSettings)
+    reason: ReasonSettings = field(default_factory=ReasonSettings)
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, for run cards and cache keys."""
+        return asdict(self)
+
+
+def _profiles() -> dict[str, Profile]:
+    smoke = Profile("smoke")
+    colab = Profile(
+        "colab",
+        world=replace(smoke.world, places=1000, clips_per_place=8),
+        atoms=replace(smoke.atoms, atoms=1024, epochs=30, mixtures=4000),
+        reason=replace(smoke.reason, sft_steps=4000, grpo_steps=200, grpo_prompts=16),
+        flow=replace(
+            smoke.flow,
+            width=384,
+            depth=4,
+            steps=12_000,
+            batch=512,
+            jitter_kappa=1e3,
+            solver_steps=64,
+            samples=256,
+        ),
+    )
+    full = Profile(
+        "full",
+        world=replace(colab.world, clips_per_place=20, duration_s=10.0, width=320, height=240, fps=8),
+        atoms=replace(colab.atoms, atoms=2048, epochs=60, frames=4, mixtures=20_000),
+        reason=replace(
+            colab.reason, hidden=384, layers=8, heads=8, vision_hidden=192, vision_layers=4, sft_steps=20_000
+        ),
+        flow=replace(colab.flow, width=512, steps=50_000, jitter_kappa=1e4),
+        evaluate=replace(smoke.evaluate, bootstrap=10_000),
+    )
+    return {profile.name: profile for profile in (smoke, colab, full)}
+
+
+PROFILES = _profiles()
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`; raises `ProfileError` naming the valid ones."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise ProfileError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}") from None

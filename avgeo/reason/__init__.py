@@ -1,0 +1,36 @@
+"""Reasoning: a small multimodal language model joins what is heard and seen into a place, and says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from avgeo.reason.prompts import Answer, ParseFailure, parse, question, trace
+
+if TYPE_CHECKING:
+    from avgeo.reason.grpo import RewardWeights
+    from avgeo.reason.propose import Reasoner, load_reasoner, train_reasoner
+
+__all__ = [
+    "Answer",
+    "ParseFailure",
+    "Reasoner",
+    "RewardWeights",
+    "load_reasoner",
+    "parse",
+    "question",
+    "trace",
+    "train_reasoner",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # transformers, trl and peft take seconds to import: only on first use
+    if name in ("Reasoner", "load_reasoner", "train_reasoner"):
+        from avgeo.reason import propose
+
+        return getattr(propose, name)
+    if name == "RewardWeights":
+        from avgeo.reason.grpo import RewardWeights
+
+        return RewardWeights
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

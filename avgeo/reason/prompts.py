@@ -1,0 +1,206 @@
+"""What the reasoner is asked and what it must say: prompt, trace, and a strict reading of the trace.
+
+A completion is `<think>…</think><answer>{"country": …, "region": …, "latitude": …, "longitude": …}</answer>`
+and nothing else. Inside `<think>`, a line `heard: a; b` cites atoms of the prompt and a line `seen: c; d`
+cites sights. What does not parse is a `ParseFailure` with a reason, so that it can be counted; nothing is
+repaired or guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+QUESTION = "Where was this recorded?"
+NOTHING = "none"
+MAX_HEARD = 8
+"""Atoms named in a prompt, strongest first."""
+MAX_CITED, MAX_SEEN = 4, 6
+"""Heard atoms and sights that a training trace cites; they bound a trace's length."""
+DECIMALS = 1
+"""Decimals of a training trace's degrees: rounding moves a place by at most 8 km, and digits cost tokens."""
+
+# The fixed parts of a trace. The tokenizer holds each as one token, so that steps are spent on what varies.
+SKELETON = (
+    "<think>heard: ", "\nseen: ", '</think><answer>{"country": "', '", "region": "', '", "latitude": ',
+    ', "longitude": ', "}</answer>",
+)  # fmt: skip
+
+_LEVELS = (("strong", 2 / 3), ("clear", 1 / 3), ("faint", 0.0))
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_KEYS = ("country", "region", "latitude", "longitude")
+_FORBIDDEN = re.compile(r"[;\n<>]")
+
+Reason = Literal[
+    "empty", "missing tag", "repeated tag", "text outside the tags", "not JSON", "wrong keys", "not a name",
+    "not a number", "out of range",
+]  # fmt: skip
+"""Why a completion is no answer."""
+
+
+class PromptError(ValueError):
+    """A cue, name or coordinate that cannot be written into a prompt or a trace."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A parsed completion: the place in degrees and the cues cited for it, in the order written."""
+
+    country: str
+    region: str
+    latitude_deg: float
+    longitude_deg: float
+    heard: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParseFailure:
+    """A completion that is no answer, and why."""
+
+    reason: Reason
+
+
+def same_cue(label: str) -> str:
+    """One spelling of a cue's label, so that `siren:two_tone` and `Siren two tone` are the same cue."""
+    return re.sub(r"[\s:_]+", " ", label).strip().casefold()
+
+
+def shown_atoms(heard: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
+    """(name, "strong" | "clear" | "faint") of the atoms a prompt names, strongest first, `MAX_HEARD` at most.
+
+    The coarse strength is relative to the clip's strongest atom, so it does not depend on the encoder's
+    scale. Raises `PromptError` for a name holding `;`, `<`, `>` or a line break and for a strength that is
+    not finite and ≥ 0.
+    """
+    strongest: dict[str, float] = {}
+    for name, strength in heard:
+        if not math.isfinite(strength) or strength < 0:
+            raise PromptError(f"heard: strength of {name!r} must be finite and not negative, got {strength}")
+        label = _clean("heard", name)
+        strongest[label] = max(strength, strongest.get(label, 0.0))
+    ranked = sorted(strongest.items(), key=lambda item: (-item[1], item[0]))[:MAX_HEARD]
+    top = ranked[0][1] if ranked else 0.0
+    return [(name, next(word for word, least in _LEVELS if strength >= least * top)) for name, strength in ranked]
+
+
+def question(heard: Iterable[tuple[str, float]]) -> str:
+    """The prompt's text: the atoms by coarse strength, strongest first, then the question."""
+    shown = shown_atoms(heard)
+    lines = [
+        f"{level}: " + "; ".join(name for name, word in shown if word == level)
+        for level, _ in _LEVELS
+        if any(word == level for _, word in shown)
+    ]
+    return "\n".join([*(lines or [f"heard {NOTHING}"]), QUESTION])
+
+
+def trace(
+    heard: Iterable[tuple[str, float]],
+    told: Iterable[str],
+    seen: Iterable[str],
+    country: str,
+    region: str,
+    latitude_deg: float,
+    longitude_deg: float,
+) -> str:
+    """The completion to imitate: cites only atoms of the prompt that `told` confirms, only sights in `seen`.
+
+    `told` are the labels of what truly sounds, in any spelling that `same_cue` equates with the atoms' names.
+    Raises `PromptError` for an empty name, a forbidden character, or a coordinate off the globe.
+    """
+    true = {same_cue(label) for label in told}
+    cited = [name for name, _ in shown_atoms(heard) if same_cue(name) in true][:MAX_CITED]
+    sights = list(dict.fromkeys(_clean("seen", label) for label in seen))[:MAX_SEEN]
+    if not (abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180):  # also false for NaN
+        raise PromptError(f"latitude_deg, longitude_deg: ({latitude_deg}, {longitude_deg}) is not a place on Earth")
+    parts = [
+        "; ".join(cited) or NOTHING,
+        "; ".join(sights) or NOTHING,
+        *(
+            json.dumps(_clean(key, name), ensure_ascii=False)[1:-1]
+            for key, name in zip(_KEYS, (country, region), strict=False)
+        ),
+        # adding 0.0 turns -0.0 into 0.0
+        *(f"{round(value, DECIMALS) + 0.0:.{DECIMALS}f}" for value in (latitude_deg, longitude_deg)),
+    ]
+    return "".join(fixed + free for fixed, free in zip(SKELETON, [*parts, ""], strict=True))
+
+
+def parse(completion: str) -> Answer | ParseFailure:
+    """Read a completion strictly; total on strings, so it never raises.
+
+    Demands exactly one of each tag in order, only white space around them, a JSON object with exactly the
+    four keys once each, two non-empty names, two finite JSON numbers (not booleans, not strings), latitude in
+    [-90, 90] and longitude in [-180, 180] degrees.
+    """
+    text = completion.strip()
+    if not text:
+        return ParseFailure("empty")
+    counts = [text.count(tag) for tag in _TAGS]
+    if 0 in counts:
+        return ParseFailure("missing tag")
+    if max(counts) > 1:
+        return ParseFailure("repeated tag")
+    match = re.fullmatch(r"<think>(.*)</think>\s*<answer>(.*)</answer>", text, re.DOTALL)
+    if match is None:
+        return ParseFailure("text outside the tags")
+    thought, body = match.groups()
+    try:
+        # pairs, not a dictionary: a repeated key must not silently win
+        pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return ParseFailure("not JSON")
+    if not isinstance(pairs, _Pairs) or sorted(key for key, _ in pairs) != sorted(_KEYS):
+        return ParseFailure("wrong keys")
+    fields = dict(pairs)
+    names = [fields["country"], fields["region"]]
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        return ParseFailure("not a name")
+    degrees = [fields["latitude"], fields["longitude"]]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in degrees):
+        return ParseFailure("not a number")
+    if not all(abs(value) <= limit for value, limit in zip(degrees, (90, 180), strict=True)):
+        return ParseFailure("out of range")
+    return Answer(
+        names[0].strip(), names[1].strip(), float(degrees[0]), float(degrees[1]),
+        heard=_cited(thought, "heard"), seen=_cited(thought, "seen"),
+    )  # fmt: skip
+
+
+def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
+    """The text of a completion, given as a string or as trl's list of chat messages."""
+    if isinstance(completion, str):
+        return completion
+    contents = [message["content"] for message in completion]
+    return "".join(
+        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        for content in contents
+    )
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as its key-value pairs, repeats kept."""
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _cited(thought: str, sense: str) -> tuple[str, ...]:
+    """The cues on the lines `sense: a; b` of a thought, as written, without `NOTHING`."""
+    lines = [line.strip() for line in thought.splitlines()]
+    found = [line.removeprefix(f"{sense}:") for line in lines if line.startswith(f"{sense}:")]
+    cues = [cue.strip() for line in found for cue in line.split(";")]
+    return tuple(cue for cue in cues if cue and cue != NOTHING)
+
+
+def _clean(argument: str, label: str) -> str:
+    text = cast(object, label)
+    if not isinstance(text, str) or not text.strip() or _FORBIDDEN.search(text):
+        raise PromptError(f"{argument}: {label!r} must be a non-empty text without ; < > or line breaks")
+    return text.strip()

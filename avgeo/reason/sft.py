@@ -1,0 +1,186 @@
+"""Supervised fine-tuning: imitate the traces of the training clips, with trl's own `SFTTrainer`.
+
+Also home to what both trainers share: clips as trl rows, the progress bar, the history.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, Features, Image, List, Value
+from jaxtyping import UInt8
+from tqdm.auto import tqdm
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from avgeo.profiles import ReasonSettings
+from avgeo.reason.model import to_images
+from avgeo.reason.optimizer import MuonAdamW
+from avgeo.reason.prompts import question, shown_atoms, trace
+
+EXAMPLE_COLUMNS = (
+    "clip_id",
+    "split",
+    "latitude_deg",
+    "longitude_deg",
+    "country",
+    "region",
+    "heard",
+    "seen",
+    "told",
+)
+CHECKPOINT_STEPS = 100
+"""Steps between two checkpoints: what an interruption can cost."""
+Frames = UInt8[np.ndarray, "clips f h w 3"]
+
+
+class ExamplesError(ValueError):
+    """Examples that cannot be trained on or answered; the message names the column and the cure."""
+
+
+def check_examples(examples: pd.DataFrame, frames: Frames, *, training: bool) -> None:
+    """Raise `ExamplesError` unless columns, frames and (when `training`) the split are right.
+
+    Training demands every column of `EXAMPLE_COLUMNS` and `split == "train"` in every row; answering needs
+    only `clip_id` and `heard`, so that a clip of unknown place can be located.
+    """
+    missing = [name for name in (EXAMPLE_COLUMNS if training else ("clip_id", "heard")) if name not in examples]
+    if missing:
+        raise ExamplesError(f"examples: missing columns {', '.join(missing)}")
+    if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or len(frames) != len(examples):
+        raise ExamplesError(
+            f"frames: expected uint8 ({len(examples)}, F, H, W, 3), one row per example, "
+            f"got {frames.dtype} {frames.shape}"
+        )
+    if examples["clip_id"].duplicated().any():
+        raise ExamplesError("examples: clip_id is repeated; rewards are grouped by it, so it must be unique")
+    if training and (held_out := sum(split != "train" for split in examples["split"])):
+        raise ExamplesError(f"examples: {held_out} of {len(examples)} rows are not of split 'train'; filter them first")
+    if training and not len(examples):
+        raise ExamplesError("examples: no rows to train on")
+
+
+def traces(examples: pd.DataFrame) -> list[str]:
+    """The trace to imitate for each example."""
+    columns = ("heard", "told", "seen", "country", "region", "latitude_deg", "longitude_deg")
+    return [trace(*values) for values in zip(*(examples[name] for name in columns), strict=True)]
+
+
+def corpus(examples: pd.DataFrame) -> list[str]:
+    """Every text a tokenizer for these examples should fit: prompts and traces."""
+    return [question(heard) for heard in examples["heard"]] + traces(examples)
+
+
+def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
+    """Training clips as trl wants them: `prompt` and `completion` as chats, `images`, what rewards need."""
+    check_examples(examples, frames, training=True)
+    message = {"role": Value("string"), "content": Value("string")}
+    features = Features({
+        "prompt": List(message), "completion": List(message), "images": List(Image()),
+        "clip_id": Value("string"), "latitude_deg": Value("float64"), "longitude_deg": Value("float64"),
+        "country": Value("string"), "region": Value("string"),
+        "heard": List(Value("string")), "seen": List(Value("string")),
+    })  # fmt: skip
+    table = {
+        "prompt": [[{"role": "user", "content": question(heard)}] for heard in examples["heard"]],
+        "completion": [[{"role": "assistant", "content": text}] for text in traces(examples)],
+        "images": [to_images(clip, image_px) for clip in frames],
+        "heard": [[name for name, _ in shown_atoms(heard)] for heard in examples["heard"]],
+        "seen": [list(seen) for seen in examples["seen"]],
+        **{name: examples[name].tolist() for name in ("clip_id", "latitude_deg", "longitude_deg", "country", "region")},
+    }
+    return Dataset.from_dict(table, features=features)
+
+
+def train_sft(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    examples: pd.DataFrame,
+    frames: Frames,
+    settings: ReasonSettings,
+    seed: int,
+    work: Path,
+) -> pd.DataFrame:
+    """Train `model` in place for `settings.sft_steps` steps; the loss is on the trace's tokens only.
+
+    Checkpoints go to `work`; a run that finds one there continues from it. Returns the history: one row per
+    step with `step`, `loss` (nats per token), `entropy`, `accuracy` (of the next token), `learning_rate`.
+    """
+    arguments = SFTConfig(
+        per_device_train_batch_size=settings.sft_batch, max_steps=settings.sft_steps,
+        learning_rate=settings.sft_learning_rate, lr_scheduler_type="cosine",
+        warmup_steps=max(1, settings.sft_steps // 20),
+        completion_only_loss=True, max_length=None, **common_arguments(seed, work),
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=model, args=arguments, processing_class=processor,
+        train_dataset=rows(examples, frames, settings.image_px), callbacks=[Progress("SFT", "loss")],
+        optimizers=(MuonAdamW(model, settings.sft_learning_rate), None),
+    )  # fmt: skip
+    run(trainer, work)
+    return history(
+        trainer,
+        {
+            "loss": "loss",
+            "entropy": "entropy",
+            "mean_token_accuracy": "accuracy",
+            "learning_rate": "learning_rate",
+        },
+    )
+
+
+def common_arguments(seed: int, work: Path) -> dict[str, Any]:
+    """Arguments of both trainers: seeds, float32, checkpoints, no reporters."""
+    return dict(
+        output_dir=str(work), seed=seed, data_seed=seed, logging_steps=1, report_to="none", disable_tqdm=True,
+        log_level="error", save_strategy="steps", save_steps=CHECKPOINT_STEPS, save_total_limit=1,
+        # float32: bfloat16 is slow on most CPUs; checkpointing activations only costs time at this size
+        bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False, remove_unused_columns=False,
+    )  # fmt: skip
+
+
+def run(trainer: Any, work: Path) -> None:
+    """Train, continuing from the last checkpoint in `work` if an earlier run was interrupted."""
+    trainer.remove_callback(PrinterCallback)
+    checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if checkpoints and (checkpoints[-1] / "config.json").is_file():
+        # `Trainer` matches names with strict=False, but LLaVA's weights have other names on disk than in
+        # memory: it restores the optimizer and, without a word, none of the weights. (LoRA's names agree.)
+        saved = LlavaForConditionalGeneration.from_pretrained(
+            checkpoints[-1], local_files_only=True, dtype=torch.float32
+        )
+        trainer.model.load_state_dict(saved.state_dict())
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+
+
+def history(trainer: Any, names: dict[str, str]) -> pd.DataFrame:
+    """The trainer's log as a table, one row per step: `step` and the columns of `names` (trl's -> ours)."""
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    columns = {ours: [float(entry[theirs]) for entry in logged] for theirs, ours in names.items()}
+    return pd.DataFrame({"step": [entry["step"] for entry in logged]} | columns)
+
+
+class Progress(TrainerCallback):
+    """One bar for the run, with the last value of one logged quantity."""
+
+    def __init__(self, name: str, shown: str) -> None:
+        self.name, self.shown = name, shown
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, unit="step", disable=None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and self.shown in logs:
+            self.bar.set_postfix({self.shown: f"{float(logs[self.shown]):.3f}"}, refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()

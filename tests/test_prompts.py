@@ -1,0 +1,161 @@
+"""The trace's grammar: what is written parses back, what is not an answer is a failure with its reason."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avgeo.reason.prompts import (
+    MAX_CITED,
+    MAX_HEARD,
+    SKELETON,
+    Answer,
+    ParseFailure,
+    PromptError,
+    completion_text,
+    parse,
+    question,
+    same_cue,
+    shown_atoms,
+    trace,
+)
+
+names = st.text(
+    st.characters(exclude_characters=";<>\n\r", exclude_categories=("C", "Z")), min_size=1, max_size=12
+).filter(lambda name: name != "none")
+atoms = st.lists(st.tuples(names, st.floats(0, 1e6)), max_size=12)
+latitudes, longitudes = st.floats(-90, 90), st.floats(-180, 180)
+
+
+def answer(**changed: object) -> str:
+    fields = {"country": "Kenya", "region": "Eastern Africa", "latitude": -1.3, "longitude": 36.8} | changed
+    return f"<think>heard: surf\nseen: sun high</think><answer>{json.dumps(fields)}</answer>"
+
+
+@settings(deadline=None, max_examples=50)
+@given(atoms, st.data(), st.lists(names, max_size=8), names, names, latitudes, longitudes)
+def test_a_trace_parses_back(heard, data, seen, country, region, latitude_deg, longitude_deg):
+    told = data.draw(st.lists(st.sampled_from([name for name, _ in heard]), max_size=5)) if heard else []
+    found = parse(trace(heard, told, seen, country, region, latitude_deg, longitude_deg))
+    assert isinstance(found, Answer)
+    assert (found.country, found.region) == (country, region)
+    assert abs(found.latitude_deg - latitude_deg) <= 0.0501
+    assert abs(found.longitude_deg - longitude_deg) <= 0.0501
+    prompt_names = {same_cue(name) for name, _ in shown_atoms(heard)}
+    assert {same_cue(cue) for cue in found.heard} <= prompt_names & {same_cue(label) for label in told}
+    assert set(found.seen) <= set(seen)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text())
+def test_parse_is_total(text):
+    assert isinstance(parse(text), Answer | ParseFailure)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(SKELETON), st.integers(0, 400), st.text(max_size=4))
+def test_parse_is_total_near_the_grammar(fixed, where, noise):
+    text = answer()
+    cut = where % len(text)
+    for broken in (text[:cut] + noise + text[cut:], text[:cut] + fixed + text[cut:], text[:cut]):
+        found = parse(broken)
+        if isinstance(found, Answer):
+            assert abs(found.latitude_deg) <= 90 and abs(found.longitude_deg) <= 180
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("", "empty"),
+        (" \n ", "empty"),
+        ("-1.3, 36.8", "missing tag"),
+        (answer().replace("</think>", ""), "missing tag"),
+        (answer() + answer(), "repeated tag"),
+        (answer().replace("surf", "<answer>"), "repeated tag"),
+        ("I say " + answer(), "text outside the tags"),
+        (answer() + " surely", "text outside the tags"),
+        (answer().replace("</think>", "</think> so"), "text outside the tags"),
+        ("<answer></answer><think></think>", "text outside the tags"),
+        (answer().replace("}", ""), "not JSON"),
+        (answer(latitude=math.nan), "not JSON"),
+        (answer(latitude=math.inf), "not JSON"),
+        (answer().replace("-1.3", "-01.3"), "not JSON"),
+        ("<think></think><answer>" + "[" * 100_000 + "</answer>", "not JSON"),
+        ("<think></think><answer>[1, 2]</answer>", "wrong keys"),
+        (answer(certainty=1), "wrong keys"),
+        (answer().replace('"region"', '"Region"'), "wrong keys"),
+        (answer().replace('"region": "Eastern Africa"', '"country": "Peru"'), "wrong keys"),
+        (answer().replace("{", '{"latitude": 0, '), "wrong keys"),
+        (answer(country=""), "not a name"),
+        (answer(region=None), "not a name"),
+        (answer(latitude="-1.3"), "not a number"),
+        (answer(latitude=True), "not a number"),
+        (answer(latitude=90.1), "out of range"),
+        (answer(longitude=-180.5), "out of range"),
+        (answer().replace("-1.3", "1e999"), "out of range"),
+        (answer().replace("36.8", "9" * 400), "out of range"),
+    ],
+)  # fmt: skip
+def test_failures_are_named(completion, reason):
+    assert parse(completion) == ParseFailure(reason)
+
+
+def test_what_is_accepted_is_read_as_written():
+    found = parse("\n" + answer(country=" Côte d'Ivoire ", latitude=7, longitude=-180) + "\n")
+    assert found == Answer("Côte d'Ivoire", "Eastern Africa", 7.0, -180.0, ("surf",), ("sun high",))
+    assert parse(answer().replace("surf", "none")).heard == ()
+
+
+def test_the_prompt_names_the_strongest_atoms_once():
+    heard = [(f"atom {index}", float(index)) for index in range(20)] + [("atom 19", 1.0)]
+    shown = shown_atoms(heard)
+    assert [name for name, _ in shown] == [f"atom {index}" for index in range(19, 19 - MAX_HEARD, -1)]
+    text = question([("siren", 3.0), ("rain", 1.5), ("wind", 0.1)])
+    assert text.splitlines() == ["strong: siren", "clear: rain", "faint: wind", "Where was this recorded?"]
+    assert question([]).splitlines()[0] == "heard none"
+    assert question([("siren", 0.0)]).splitlines()[0] == "strong: siren"
+
+
+def test_the_coarse_strength_ignores_the_scale():
+    heard = [("a", 3.0), ("b", 1.5), ("c", 0.1)]
+    assert question(heard) == question([(name, 1000 * strength) for name, strength in heard])
+
+
+def test_traces_cite_only_what_is_there():
+    heard = [("siren:two_tone", 2.0), ("rain", 1.0), *((f"cue {i}", 0.5) for i in range(9))]
+    told = ["Siren two tone", "bell", *(f"cue {i}" for i in range(9))]
+    found = parse(trace(heard, told, [], "Peru", "South America", -12.0, -77.0))
+    assert isinstance(found, Answer)
+    assert found.heard[0] == "siren:two_tone"
+    assert "rain" not in found.heard and "bell" not in found.heard and len(found.heard) == MAX_CITED
+    assert found.seen == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "argument"),
+    [
+        ({"heard": [("a;b", 1.0)]}, "heard"),
+        ({"heard": [("a", math.nan)]}, "heard"),
+        ({"heard": [("a", -1.0)]}, "heard"),
+        ({"seen": ["<answer>"]}, "seen"),
+        ({"country": " "}, "country"),
+        ({"latitude_deg": 91.0}, "latitude_deg"),
+        ({"longitude_deg": math.nan}, "longitude_deg"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(changed, argument):
+    good = {
+        "heard": [("a", 1.0)], "told": ["a"], "seen": ["b"], "country": "Peru", "region": "South America",
+        "latitude_deg": 0.0, "longitude_deg": 0.0,
+    }  # fmt: skip
+    with pytest.raises(PromptError, match=argument):
+        trace(**(good | changed))
+
+
+def test_chat_messages_and_strings_read_alike():
+    assert completion_text([{"role": "assistant", "content": "x"}]) == completion_text("x") == "x"
+    assert completion_text([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]) == "x"
