@@ -63,11 +63,12 @@ def simulate(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
 ) -> None:
     """Make AVG-Sim: clips with sound and picture from real places, with the truth of every cue. Resumes."""
+    from avgeo.engine import default_workers
     from avgeo.profiles import WorldSettings
     from avgeo.world import simulate as run
 
     settings = replace(WorldSettings(), places=places, clips_per_place=-(-clips // places))
-    run(settings, seed, out, workers=workers, clips=clips)
+    run(settings, seed, out, workers=workers or default_workers(), clips_limit=clips)
     _say(f"{clips} clips from {places} places in {out}")
 
 

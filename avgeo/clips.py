@@ -1,4 +1,4 @@
-"""Clips and their manifest: what is in a media file, its sound, its frames, and how a clip is written.
+"""Clips: what is in a media file, its sound, its frames, and how a clip is written.
 
 All goes through PyAV (FFmpeg's libraries inside a wheel). A file that cannot be used raises `ClipError`
 with one line that names the file and the cure; a damaged file is used when at least half of it decodes.
@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-import pandas as pd
 from av.audio.resampler import AudioResampler
 from av.codec.context import Flags
 from av.container.input import InputContainer
@@ -25,13 +24,6 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from jaxtyping import Float32, UInt8
 
-MANIFEST_COLUMNS = (
-    "clip_id", "path", "latitude_deg", "longitude_deg", "recorded_at", "duration_s",
-    "place_id", "split", "source", "url", "licence", "attribution",
-)  # fmt: skip
-SPLITS = ("train", "val", "test")
-_NOT_NULL = ("clip_id", "path", "latitude_deg", "longitude_deg", "duration_s", "place_id", "split", "source")
-_RANGES = {"latitude_deg": (-90, 90), "longitude_deg": (-180, 180), "duration_s": (0, np.inf)}
 # Beyond this jump it is cheaper to seek to a keyframe than to decode everything between two wanted frames.
 _SEEK_AHEAD_S = 8.0
 
@@ -40,10 +32,6 @@ Kind = Literal["video", "audio", "image"]
 
 class ClipError(ValueError):
     """A media file that cannot be used; the message names the file and the cure."""
-
-
-class ManifestError(ValueError):
-    """A manifest that does not hold its contract; the message names the column and the cure."""
 
 
 @dataclass(frozen=True)
@@ -60,58 +48,6 @@ class MediaInfo:
     sample_rate_hz: int | None
     audio_codec: str | None
     video_codec: str | None
-
-
-# --- the manifest ---
-
-
-def check_manifest(table: pd.DataFrame, name: str = "manifest") -> pd.DataFrame:
-    """`table` with its columns in order; or a `ManifestError` (columns, ranges, repeated ids)."""
-    missing = [column for column in MANIFEST_COLUMNS if column not in table.columns]
-    if missing:
-        raise ManifestError(f"{name}: add the missing columns {', '.join(missing)}")
-    for column in _NOT_NULL:
-        empty = int(table[column].isna().to_numpy().sum())
-        if empty:
-            raise ManifestError(f"{name}: {column} is empty in {empty} rows; fill them")
-    for column, (low, high) in _RANGES.items():
-        values = pd.Series(pd.to_numeric(table[column], errors="coerce"))
-        bad = table.loc[~values.between(low, high), "clip_id"]
-        if len(bad):
-            where = f"{len(bad)} clips, first {bad.iloc[0]!r}"
-            raise ManifestError(f"{name}: {column} must lie in [{low}, {high}]; it does not for {where}")
-    if not table["clip_id"].is_unique:
-        twice = table.loc[table["clip_id"].duplicated(), "clip_id"].iloc[0]
-        raise ManifestError(f"{name}: clip_id {twice!r} occurs more than once; ids must be unique")
-    unknown = sorted(set(table["split"]) - set(SPLITS))
-    if unknown:
-        raise ManifestError(f"{name}: split {unknown[0]!r} is not one of {', '.join(SPLITS)}")
-    extra = [column for column in table.columns if column not in MANIFEST_COLUMNS]
-    return table.loc[:, [*MANIFEST_COLUMNS, *extra]]
-
-
-def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The manifest at `path` (Parquet, or a folder that holds `manifest.parquet`), checked."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / "manifest.parquet"
-    if not file.is_file():
-        raise ManifestError(f"{file}: no such manifest; make one with `avgeo simulate` or `avgeo curate`")
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-        raise ManifestError(f"{file}: not a Parquet table ({_one_line(error)})") from None
-    return check_manifest(table, str(file))
-
-
-def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a checked manifest atomically as Parquet."""
-    file = Path(path)
-    checked = check_manifest(table, str(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    checked.to_parquet(partial, index=False)
-    partial.replace(file)
 
 
 # --- reading ---

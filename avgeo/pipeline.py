@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 
 from avgeo.artifacts import Artifact, build, commit
-from avgeo.clips import read_audio, read_manifest
+from avgeo.clips import read_audio
 from avgeo.engine import default_workers
 from avgeo.evaluate import best_constant, kernel_density
 from avgeo.flow import Condition, SphereFlow, point_estimate, train_flow
+from avgeo.manifest import read_manifest
 from avgeo.perceive import (
     SAMPLE_RATE_HZ,
     AtomModel,
@@ -47,7 +48,12 @@ from avgeo.reason import load_reasoner, train_reasoner
 from avgeo.sphere import from_degrees, to_degrees
 from avgeo.world import simulate
 
-WORLD_TABLES = ("country_cues.csv", "language_voices.csv")
+WORLD_TABLES = (
+    "country_cues.csv",
+    "language_voices.csv",
+    "natural_earth/shapefiles/natural_earth/cultural/ne_110m_admin_0_countries.shp",
+    "natural_earth/shapefiles/natural_earth/physical/ne_110m_coastline.shp",
+)
 
 ROWS = {
     "sound only": ("sound",),
@@ -74,7 +80,7 @@ class Pipeline:
         """AVG-Sim: manifest, truth, places and media."""
         return build(
             "world", self._make_world, settings=self.profile.world, seed=self.seed,
-            code=("sphere", "clips", "engine", "world"), tables=WORLD_TABLES, only_find=self.only_find,
+            code=("clips", "manifest", "engine", "world"), tables=WORLD_TABLES, only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property

@@ -16,14 +16,12 @@ from PIL import Image
 
 from avgeo.clips import (
     ClipError,
-    ManifestError,
     probe,
     read_audio,
     read_frames,
-    read_manifest,
     write_clip,
-    write_manifest,
 )
+from avgeo.manifest import ManifestError, read_manifest, write_manifest
 
 RATE = 16_000
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from avgeo.clips import read_manifest, write_clip
+from avgeo.clips import write_clip
 from avgeo.curate import CurateError, curate, gates, run, sources
+from avgeo.manifest import read_manifest
 
 HZ = 16_000
 

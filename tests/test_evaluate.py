@@ -24,6 +24,7 @@ from avgeo.evaluate import (
     evaluate,
     evaluate_rows,
     kernel_density,
+    place_interval,
 )
 from avgeo.evaluate.bootstrap import weighted_median
 from avgeo.evaluate.tables import read_table
@@ -426,3 +427,23 @@ def test_cross_validation_equals_a_loop_over_folds():
                 vmf = kappa / (2 * math.pi * (1 - math.exp(-2 * kappa))) * torch.exp(kappa * (train @ point - 1))
                 logs.append(math.log((1 - u) * float(vmf.mean()) + u / (4 * math.pi)))
         assert score == pytest.approx(np.mean(logs), rel=1e-9)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_place_interval_covers_the_truth_where_an_interval_by_clip_would_not(statistic):
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(60):
+        offsets = rng.normal(size=40)  # places differ, the clips of one place hardly do
+        values = np.repeat(offsets, 5) + 0.01 * rng.normal(size=200)
+        found = place_interval(values, np.repeat(np.arange(40), 5), statistic, bootstrap=200, seed=trial)
+        assert found.value == pytest.approx(float(getattr(np, statistic)(values)))
+        inside += found.low <= 0 <= found.high
+    assert inside >= 50  # by clip, the interval would be sqrt 5 times too short and hold 0 in about 62 %
+
+
+def test_place_interval_names_the_argument():
+    with pytest.raises(EvaluateError, match="one value per clip"):
+        place_interval(np.zeros(3), ["a", "b"])
+    with pytest.raises(EvaluateError, match="'mean' or 'median'"):
+        place_interval(np.zeros(1), ["a"], "mode")

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avgeo.clips import probe, read_audio, read_frames, read_manifest
+from avgeo.clips import probe, read_audio, read_frames
+from avgeo.manifest import read_manifest
 from avgeo.profiles import WorldSettings
 from avgeo.world import AUDIBLE, VISIBLE, build_places, plan_clip, render_sound, simulate
 

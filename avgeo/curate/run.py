@@ -26,10 +26,10 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from avgeo.artifacts import code_hash
-from avgeo.clips import MANIFEST_COLUMNS, write_manifest
 from avgeo.curate.gates import GATES, Settings, examine
 from avgeo.curate.sidecar import sidecars
 from avgeo.curate.sources import Candidate, CurateError, candidates
+from avgeo.manifest import MANIFEST_COLUMNS, write_manifest
 
 PLACE_KM = 1.0
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.2

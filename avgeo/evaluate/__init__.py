@@ -16,6 +16,7 @@ from avgeo.evaluate.metrics import (
     display_rows,
     evaluate,
     evaluate_rows,
+    place_interval,
 )
 from avgeo.evaluate.tables import EvaluateError
 
@@ -37,4 +38,5 @@ __all__ = [
     "evaluate",
     "evaluate_rows",
     "kernel_density",
+    "place_interval",
 ]

@@ -322,6 +322,31 @@ def display_rows(table: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns={"median_km": "median km", "mean_km": "mean km", "log_score": "log score"})
 
 
+def place_interval(
+    values: np.ndarray,
+    place_id: Sequence[Any] | np.ndarray,
+    statistic: str = "mean",
+    *,
+    bootstrap: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The mean or median of one value per clip, with a percentile interval of a bootstrap over places."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if statistic not in ("mean", "median"):
+        raise EvaluateError(f"statistic must be 'mean' or 'median', got {statistic!r}")
+    if numbers.ndim != 1 or not len(numbers) or len(place_id) != len(numbers):
+        raise EvaluateError(f"values has shape {numbers.shape} for {len(place_id)} clips: give one value per clip")
+    cluster = np.unique(np.asarray(place_id).astype(str), return_inverse=True)[1].astype(np.int64)
+    column = numbers[:, None]
+    medians = column if statistic == "median" else column[:, :0]
+    mean_draws, median_draws = resample(column, medians, cluster, count=bootstrap, seed=seed)
+    draws = median_draws if statistic == "median" else mean_draws
+    low, high = interval(draws, level) if cluster.max() > 0 else ([np.nan], [np.nan])
+    value = np.median(numbers) if statistic == "median" else numbers.mean()
+    return Interval(float(value), float(low[0]), float(high[0]))
+
+
 def coverage(
     truth_mass: np.ndarray,
     place_id: Sequence[Any] | np.ndarray,

@@ -50,6 +50,8 @@ class PlotError(ValueError):
 
 
 def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
+    """Draw in the book's style, whatever the caller's matplotlib settings are."""
+
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with mpl.rc_context(cast(Any, _STYLE)):
@@ -78,6 +80,7 @@ def drawn(text: object) -> str:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure of the book's width, inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 

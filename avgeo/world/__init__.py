@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avgeo.world.cues import AUDIBLE, NONE, TABLES, VISIBLE, Moment, cue_tables, sample_cues, sun_position
-from avgeo.world.geography import build_places, coast_km, countries, country_at, natural_earth
+from avgeo.world.geography import WorldError, build_places, coast_km, countries, country_at, natural_earth
 from avgeo.world.simulate import ClipPlan, Event, plan_clip, render_frames, render_sound, simulate
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ClipPlan",
     "Event",
     "Moment",
+    "WorldError",
     "build_places",
     "coast_km",
     "countries",

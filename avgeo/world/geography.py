@@ -41,10 +41,14 @@ _COAST_STEP_KM = 5.0
 # --- the map ---
 
 
+class WorldError(ValueError):
+    """Settings or a folder that AVG-Sim cannot use; the message names the argument and the cure."""
+
+
 def natural_earth(layer: str) -> Path:
     """The vendored 1:110m shapefile of `layer`, e.g. "land" or "admin_0_countries"."""
     if layer not in _LAYERS:
-        raise ValueError(f"layer {layer!r} is not vendored: choose one of {', '.join(_LAYERS)}")
+        raise WorldError(f"layer {layer!r} is not vendored: choose one of {', '.join(_LAYERS)}")
     folder = data_dir() / "natural_earth" / "shapefiles" / "natural_earth" / _LAYERS[layer]
     return folder / f"ne_110m_{layer}.shp"
 
@@ -199,7 +203,7 @@ def realm_of(facts: dict[str, str], latitude_deg: float, longitude_deg: float) -
     if facts["realm_other_where"]:
         match = _WHERE.fullmatch(facts["realm_other_where"])
         if match is None:
-            raise ValueError(f"country_cues.csv: realm_other_where {facts['realm_other_where']!r} is not a rule")
+            raise WorldError(f"country_cues.csv: realm_other_where {facts['realm_other_where']!r} is not a rule")
         value = latitude_deg if match[1] == "latitude_deg" else longitude_deg
         bound = float(match[3])
         if (value < bound) if match[2] == "<" else (value > bound):
@@ -249,7 +253,7 @@ def _draw(cities: pd.DataFrame, settings: WorldSettings, rng: np.random.Generato
             quota[name] = quota.get(name, 0) - 1
             np.maximum(nearest_cosine, vectors @ vectors[row], out=nearest_cosine)
     if len(taken) < settings.places:
-        raise ValueError(
+        raise WorldError(
             f"places={settings.places}: only {len(taken)} cities lie {settings.min_separation_km} km apart; "
             "ask for fewer places or a smaller min_separation_km"
         )
@@ -259,7 +263,7 @@ def _draw(cities: pd.DataFrame, settings: WorldSettings, rng: np.random.Generato
 def build_places(settings: WorldSettings, seed: int) -> pd.DataFrame:
     """The places of the world `seed`: one row per city with its attributes and split (data/README.md)."""
     if settings.places < 1 or settings.test_fraction + settings.val_fraction > 1:
-        raise ValueError("places must be at least 1, and test_fraction + val_fraction at most 1")
+        raise WorldError("places must be at least 1, and test_fraction + val_fraction at most 1")
     rng = np.random.default_rng([seed, 0])
     cities = _cities()
     chosen = cities.iloc[_draw(cities, settings, rng)].reset_index(drop=True)

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from avgeo.clips import write_clip, write_manifest
+from avgeo.clips import write_clip
 from avgeo.engine import map_items
+from avgeo.manifest import write_manifest
 from avgeo.profiles import WorldSettings
 from avgeo.world.cues import AUDIBLE, Moment, sample_cues, sample_moment, sun_position
-from avgeo.world.geography import EARTH_RADIUS_KM, build_places
+from avgeo.world.geography import EARTH_RADIUS_KM, WorldError, build_places
 from avgeo.world.scene import draw_frames
 from avgeo.world.soundscape import mix
 
@@ -142,9 +143,9 @@ def _claim(out: Path, settings: WorldSettings, seed: int) -> None:
         theirs = json.loads(file.read_text())
         changed = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if changed:
-            raise ValueError(f"out={out}: holds a world of another {', '.join(changed)}; choose or empty a folder")
+            raise WorldError(f"out={out}: holds a world of another {', '.join(changed)}; choose or empty a folder")
     elif out.exists() and not out.is_dir():
-        raise ValueError(f"out={out}: is a file; choose a folder")
+        raise WorldError(f"out={out}: is a file; choose a folder")
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(mine, indent=1) + "\n")
 
@@ -171,9 +172,9 @@ def simulate(
     many clips, taken in rounds of places.
     """
     if workers < 1 or (clips_limit is not None and clips_limit < 1):
-        raise ValueError(f"workers={workers} and clips_limit={clips_limit} must be at least 1")
+        raise WorldError(f"workers={workers} and clips_limit={clips_limit} must be at least 1")
     if settings.clips_per_place < 1 or settings.duration_s <= 0 or settings.fps < 1:
-        raise ValueError("clips_per_place, duration_s and fps must be positive")
+        raise WorldError("clips_per_place, duration_s and fps must be positive")
     _claim(out, settings, seed)
     places = build_places(settings, seed)
     records = places.to_dict("records")
