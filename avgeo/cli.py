@@ -5,14 +5,18 @@ Errors that a user can cure are one line on stderr and exit status 2; anything e
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from avgeo.quiet import quiet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,19 +25,21 @@ app = typer.Typer(
 )
 
 ProfileOption = Annotated[str, typer.Option(help="Size of every stage: smoke, colab or full.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point: avgeo's own errors, and the system's about files, become one line and exit status 2."""
     # the models here are tiny: threads that wait for each other cost more than they compute
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
     try:
-        app()
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command again to continue")
-        sys.exit(130)
+        app(prog_name="avgeo")
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer's, without a word, for Ctrl-C
+            _say("interrupted; run the same command again to continue")
+        raise
     except Exception as error:
         if not (type(error).__module__.startswith("avgeo.") or isinstance(error, OSError)):
             raise
@@ -45,9 +51,17 @@ def _say(message: str) -> None:
     print(f"avgeo: {message}", file=sys.stderr)
 
 
+def _writable(*paths: Path | None) -> None:
+    """Tell of a place that cannot be written before the work, not after; makes the folders that are missing."""
+    for path in paths:
+        if path is not None:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file to write", str(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _write(path: Path, text: str) -> None:
     """Write a result whole or not at all, and say where it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -116,6 +130,8 @@ def atoms(
     seed: SeedOption = 0,
 ) -> None:
     """List the acoustic atoms of a clip: name, start, end, strength."""
+    _probe(file)
+    _writable(json_out)
     from avgeo.locate import LocateModel, hear
 
     found = hear(file, _model(LocateModel, model, profile, seed))
@@ -136,7 +152,9 @@ def train(
     from avgeo.profiles import get_profile
 
     study = Pipeline(get_profile(profile), seed)
-    for stage in ("world", "features", "atoms", "reasoner", "proposals", "flow", "predictions"):
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the training, not after
+    for stage in ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions"):
         artifact = getattr(study, stage)
         _say(f"{stage}: {artifact.path} ({artifact.card()['seconds']} s when made)")
     if out is not None:
@@ -156,6 +174,7 @@ def evaluate(
     """Score anyone's predictions: accuracy at five radii, km, GeoScore, log score, with intervals by place."""
     from avgeo.evaluate import evaluate as run
 
+    _writable(json_out)
     metrics = run(predictions, truth, bootstrap=bootstrap, seed=seed, split=split)
     typer.echo(metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}"))
     typer.echo(
@@ -181,12 +200,12 @@ def locate(
     max_seconds: Annotated[float, typer.Option(min=0.5, help="Seconds of the clip to use.")] = 60.0,
 ) -> None:
     """Where was this recorded? Ranked places with probabilities, atoms heard, and what each evidence did."""
-    from avgeo.clips import probe
-
-    probe(file)  # a bad file is told at once, before the model is loaded
-    from avgeo.locate import LocateModel
+    _probe(file)
+    from avgeo.locate import LocateModel, usable
     from avgeo.locate import locate as run
 
+    usable(file, sight_only=sight_only)
+    _writable(json_out, html_out, geojson_out)
     found = run(file, _model(LocateModel, model, profile, seed), sight_only=sight_only, max_s=max_seconds, seed=seed)
     _print_located(found)
     if json_out is not None:
@@ -197,6 +216,15 @@ def locate(
         from avgeo.report import write_report
 
         _write(html_out, write_report(file, found, max_s=max_seconds))
+
+
+def _probe(file: Path) -> None:
+    """Tell of a bad file at once, before torch and the model are loaded."""
+    from avgeo.clips import ClipError, probe
+
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(file)):
+        raise ClipError(f"{file}: is an address, not a file; download it and give the file")
+    probe(file)
 
 
 def _print_located(found: Any) -> None:

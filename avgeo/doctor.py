@@ -30,7 +30,8 @@ _EXTRAS = {
     "scale": ("ray",),
     "dev": ("pytest", "nbmake", "hypothesis"),
 }
-_STAGES = ("world", "features", "atoms", "reasoner", "proposals", "flow", "predictions")
+_STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions")
+_CODECS = ("libx264", "aac")
 _ROOM_GB = 5
 
 
@@ -50,7 +51,10 @@ def diagnose() -> tuple[list[str], bool]:
     if "torch" not in missing:
         lines.append(_device())
     if "av" not in missing:
-        lines.append(_codecs())
+        absent = _absent_codecs()
+        missing += absent
+        state = f"MISSING {', '.join(absent)}: no clip can be written" if absent else ", ".join(_CODECS)
+        lines.append(f"codecs      {state}")
     for extra, modules in _EXTRAS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
         state = "installed" if not absent else f"without {', '.join(absent)}: pip install 'avgeo[{extra}]'"
@@ -76,12 +80,10 @@ def _device() -> str:
     return f"device      {torch.cuda.get_device_name()} ({memory_gb:.0f} GB): {fits}"
 
 
-def _codecs() -> str:
+def _absent_codecs() -> list[str]:
     import av
 
-    have = [name for name in ("libx264", "aac") if name in av.codecs_available]
-    missing = "H.264 or AAC encoder missing: avgeo simulate cannot write"
-    return f"codecs      {', '.join(have) if len(have) == 2 else missing}"
+    return [name for name in _CODECS if name not in av.codecs_available]
 
 
 def _cache() -> str:

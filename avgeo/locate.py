@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from avgeo import __version__
@@ -27,8 +30,9 @@ from avgeo.sphere import distance_km, from_degrees, to_degrees
 
 MAX_SECONDS = 60.0
 _EVIDENCE = 6
+_SHIFT_SAMPLES = 128
 _PLACE_SPACING_KM = 250.0
-
+_CARD = ("name", "trained_on", "keys", "commit")  # what every answer says of its model
 
 _LeftOut = tuple[str, str, float, float, Condition]  # detector, label, start_s, end_s, what remains
 
@@ -53,15 +57,20 @@ class LocateModel:
         card_file = folder / "model.json"
         if not card_file.is_file():
             raise LocateError(f"--model {folder}: no model.json there; give a folder written by `avgeo train --out`")
-        card = json.loads(card_file.read_text())
-        settings = AtomSettings(**card["profile"]["atoms"])
-        return cls(
-            AtomModel.load(folder / "atoms", settings),
-            SightModel.from_pretrained(folder / "sights"),
-            load_reasoner(folder / "reasoner"),
-            SphereFlow.from_pretrained(folder / "flow"),
-            card,
-        )
+        try:
+            card = json.loads(card_file.read_text())
+            return cls(
+                AtomModel.load(folder / "atoms", AtomSettings(**card["profile"]["atoms"])),
+                SightModel.from_pretrained(folder / "sights"),
+                load_reasoner(folder / "reasoner"),
+                SphereFlow.from_pretrained(folder / "flow"),
+                {name: card[name] for name in _CARD} | card,
+            )
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise LocateError(
+                f"--model {folder}: incomplete, damaged or of another version of avgeo "
+                f"({type(error).__name__}: {error}); write it again with `avgeo train --out`"
+            ) from error
 
     @classmethod
     def trained_here(cls, profile: str = "smoke", seed: int = 0) -> LocateModel:
@@ -127,7 +136,7 @@ class Posterior:
             "atoms": [atom.as_dict() for atom in self.atoms],
             "answer": self.answer,
             "metadata_location": self.metadata_location,
-            "model": {name: self.model[name] for name in ("name", "trained_on", "keys", "commit")},
+            "model": {name: self.model[name] for name in _CARD},
             "versions": {
                 "avgeo": __version__,
                 "torch": metadata.version("torch"),
@@ -170,14 +179,11 @@ def locate(
     """Locate a video or a sound file by its sound and sight; embedded coordinates are reported but never used.
 
     A video without sound is refused unless `sight_only`, because half of the evidence would silently be missing.
-    Reads at most `max_s` seconds. Raises `ClipError` or `LocateError` with one line that names the cure.
+    Hears at most the first `max_s` seconds; pictures are taken from the whole clip. Raises `ClipError` or
+    `LocateError` with one line that names the cure.
     """
     path = Path(path)
-    info = probe(path)
-    if not sight_only and not info.has_audio:
-        raise ClipError(
-            f"{path}: has no sound; give a clip with sound, or pass --sight-only to locate by picture alone"
-        )
+    info = usable(path, sight_only=sight_only)
     model = model or LocateModel.trained_here()
     settings = model.atoms.settings
     embedded = _perceive(path, info, settings, sight_only, max_s)
@@ -215,6 +221,18 @@ def locate(
     )
 
 
+def usable(path: str | Path, *, sight_only: bool = False) -> MediaInfo:
+    """What the file holds, if that is enough to locate it; raises `ClipError` or `LocateError`. Needs no model."""
+    info = probe(path)
+    if sight_only and not info.has_video and info.kind != "image":
+        raise LocateError(f"{path}: has no picture, so --sight-only leaves nothing; drop the option")
+    if not sight_only and not info.has_audio:
+        raise ClipError(
+            f"{path}: has no sound; give a clip with sound, or pass --sight-only to locate by picture alone"
+        )
+    return info
+
+
 def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float = MAX_SECONDS) -> list[Atom]:
     """The acoustic atoms of a clip, strongest first; raises `ClipError` when it has no sound."""
     model = model or LocateModel.trained_here()
@@ -224,8 +242,6 @@ def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float = M
 
 def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: bool, max_s: float) -> Embedded:
     if sight_only:
-        if not info.has_video and info.kind != "image":
-            raise LocateError(f"{path}: has no picture, so --sight-only leaves nothing; drop the option")
         return Embedded(None, sight_of(path, settings), info.duration_s)
     embedded = embed_clip(path, settings, max_s)
     if embedded.patches is not None and not embedded.patches.any():
@@ -260,7 +276,10 @@ def _condition(model: LocateModel, codes: np.ndarray | None, embedded: Embedded,
 def _weigh(
     model: LocateModel, full: Condition, estimate: Tensor, atoms: list[Atom], duration_s: float, seed: int
 ) -> list[Evidence]:
-    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and run again."""
+    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and run again.
+
+    Both estimates of a shift come from the same random numbers, so that evidence without effect shifts by 0 km.
+    """
     without: list[_LeftOut] = []
     for name, has in (("sound", full.has_sound), ("sight", full.has_sight), ("proposal", full.has_proposal)):
         if has:
@@ -277,11 +296,12 @@ def _weigh(
         without += _sights_left_out(model, full, duration_s)
     here = estimate[None]
     with_all = model.flow.log_prob(here, full)
+    stays = point_estimate(model.flow.sample(full, _SHIFT_SAMPLES, seed=seed))[0]
     found = []
     for detector, label, start_s, end_s, condition in without:
-        moved = point_estimate(model.flow.sample(condition, 128, seed=seed))[0]
+        moved = point_estimate(model.flow.sample(condition, _SHIFT_SAMPLES, seed=seed))[0]
         nats = float(with_all - model.flow.log_prob(here, condition))
-        found.append(Evidence(detector, label, start_s, end_s, nats / np.log(2), float(distance_km(moved, estimate))))
+        found.append(Evidence(detector, label, start_s, end_s, nats / np.log(2), float(distance_km(moved, stays))))
     return sorted(found, key=lambda item: -abs(item.bits))
 
 
@@ -351,3 +371,13 @@ def ranked_places(samples: Tensor, limit: int = 10) -> list[dict[str, Any]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Callable(ModuleType):
+    """`from avgeo import locate` means the function; Python puts the submodule of that name there once it is loaded."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Posterior:
+        return locate(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -212,7 +212,7 @@ class Pipeline:
     def points(self) -> torch.Tensor:
         """Where every clip was recorded: unit vectors (clips, 3)."""
         columns = (self.manifest[name].to_numpy(np.float32) for name in ("latitude_deg", "longitude_deg"))
-        return from_degrees(*(torch.from_numpy(column) for column in columns))
+        return from_degrees(*(torch.tensor(column) for column in columns))
 
     def rows_of(self, *splits: str) -> np.ndarray:
         """Row numbers of the clips in these splits."""

@@ -87,10 +87,10 @@ class FlowSettings:
 
     width: int = 128
     depth: int = 3
-    condition: int = 96
+    condition: int = 192
     dropout: float = 0.5
     noise: float = 0.5
-    steps: int = 1200
+    steps: int = 1600
     batch: int = 64
     times_per_clip: int = 8
     learning_rate: float = 1.5e-3

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from avgeo.profiles import Profile, get_profile
+from avgeo.quiet import quiet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,7 @@ def parameters(namespace: Mapping[str, Any]) -> Run:
     Raises `ParameterError` for an unknown or missing parameter or a seed that is not an integer >= 0, and
     `avgeo.profiles.ProfileError` for an unknown profile.
     """
+    quiet()
     valid = f"valid parameters are {' and '.join(PARAMETERS)}"
     if not any(isinstance(value, Run) for value in namespace.values()):
         unknown = sorted(

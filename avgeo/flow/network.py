@@ -135,27 +135,29 @@ class VelocityField(nn.Module):
         return velocity, (derivatives * frame).sum((-1, -2))
 
     def _run(self, x: Tensor, modulation: Tensor, frame: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The network and, with a frame (n, 3, 2), its derivatives along it, kept as (n, width, 2) beside the value."""
+        """The network and, with a frame (n, 3, 2), its derivatives along it (n, 3, 2).
+
+        Tangents are carried as (2, n, width), so that each layer is one matrix product for both, like the value.
+        """
         angles = x @ self.frequencies.T
         sine, cosine = torch.sin(angles), torch.cos(angles)
         hidden = self.embed(torch.cat([x, sine, cosine], dim=-1))
         slope = None
         if frame is not None:
-            turn = self.frequencies @ frame  # (n, features, 2)
-            inner = torch.cat([frame, cosine[..., None] * turn, -sine[..., None] * turn], dim=-2)
-            slope = self.embed.weight @ inner
+            along = frame.permute(2, 0, 1)
+            turn = along @ self.frequencies.T
+            slope = torch.cat([along, cosine * turn, -sine * turn], dim=-1) @ self.embed.weight.T
         for layer, film in zip(self._linears(), modulation.chunk(len(self.layers), dim=-1), strict=True):
             scale, shift = film.chunk(2, dim=-1)
             inside = layer(hidden) * (1 + scale) + shift
             gate = torch.sigmoid(inside)
             if slope is not None:
-                inner = (layer.weight @ slope) * (1 + scale)[..., None]
-                slope = slope + inner * (gate * (1 + inside * (1 - gate)))[..., None]
+                slope = slope + (slope @ layer.weight.T) * ((1 + scale) * gate * (1 + inside * (1 - gate)))
             hidden = hidden + inside * gate
         raw = self.head(hidden)
         velocity = project(x, raw)
         if slope is None or frame is None:
             return velocity, None
         # d(raw - <x, raw> x) along e = d raw - (<e, raw> + <x, d raw>) x - <x, raw> e; the x part drops out with <e, ·>
-        change = self.head.weight @ slope
+        change = (slope @ self.head.weight.T).permute(1, 2, 0)
         return velocity, change - (x * raw).sum(-1)[:, None, None] * frame
