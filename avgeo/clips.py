@@ -256,7 +256,8 @@ def _announced_s(container: InputContainer, stream: Any) -> float:
 
 def _decode(container: InputContainer, stream: Any) -> Iterator[Any]:
     """Decoded frames of one stream; damaged packets are skipped and a cut file simply ends."""
-    stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
+    if not stream.codec_context.is_open:  # after a seek it is, and the type stays
+        stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
     packets = container.demux(stream)
     while True:
         try:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from avgeo.artifacts import Artifact, build, commit
+from avgeo.artifacts import Artifact, build
 from avgeo.clips import read_audio
 from avgeo.engine import default_workers
 from avgeo.evaluate import best_constant, kernel_density
@@ -342,7 +342,7 @@ class Pipeline:
         pd.concat(tables, ignore_index=True).to_parquet(out / "predictions.parquet")
 
     def _constant_row(self, clips: np.ndarray, points: torch.Tensor, known: np.ndarray) -> pd.DataFrame:
-        places = self.manifest.iloc[known].drop_duplicates("place_id").index.to_numpy()
+        places = self.manifest.iloc[known].drop_duplicates("place_id").index.tolist()
         point = best_constant(self.points[places])
         log_prob = kernel_density(self.points[places]).log_prob(points).numpy()
         return _row("constant", clips, point.expand(len(clips), 3), log_prob)
@@ -362,7 +362,7 @@ class Pipeline:
             "trained_on": "AVG-Sim",
             "profile": self.profile.as_dict(),
             "keys": {name: getattr(self, name).key for name in MODEL_PARTS},
-            "commit": commit(),
+            "commit": self.flow.card()["commit"],
         }
 
 

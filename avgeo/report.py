@@ -27,6 +27,7 @@ MAX_SOUND_S = 30.0
 """The player carries at most so much of the clip's sound."""
 
 SOUND_HZ = 16_000
+ATOM_ROWS = 20
 FRAMES, FRAME_PX = 6, 240
 GRID = 24_000
 """Points of the equal-area grid that the map is drawn from: 146 km apart."""
@@ -250,9 +251,11 @@ def _sound(atoms: Sequence[Mapping[str, Any]], audio: np.ndarray | None, rate: i
                 _span(atom),
                 _number(atom.get("strength"), 2),
             ]
-            for atom in sorted(atoms, key=lambda atom: -float(atom.get("strength") or 0))
+            for atom in sorted(atoms, key=lambda atom: -float(atom.get("strength") or 0))[:ATOM_ROWS]
         ]
         body += _table([("atom", ""), ("when", "n"), ("strength", "n")], rows, "Acoustic atoms heard")
+        if len(atoms) > ATOM_ROWS:
+            body += f'<p class="note">The strongest {ATOM_ROWS} of {len(atoms)}; the JSON output lists them all.</p>'
     elif audio is not None:
         body += '<p class="note">No acoustic atom was heard.</p>'
     else:

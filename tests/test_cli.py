@@ -152,13 +152,22 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     code = "from avgeo.cli import main; main()"
     arguments = ["simulate", "--out", str(tmp_path / "out"), "--places", "40", "--clips", "4000", "--workers", "1"]
     running = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a runner in the background may itself ignore Ctrl-C, which children inherit
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         until = time.monotonic() + 60
         while not list(tmp_path.glob("out/media/*.mp4")) and time.monotonic() < until:
             time.sleep(0.1)
-        running.send_signal(signal.SIGINT)
+        for _ in range(20):  # one that lands inside FFmpeg can be lost, for a person too
+            running.send_signal(signal.SIGINT)
+            time.sleep(1)
+            if running.poll() is not None:
+                break
         _, err = running.communicate(timeout=60)
     finally:
         running.kill()
