@@ -10,7 +10,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, en
 from avgeo.profiles import AtomSettings, get_profile
 from avgeo.reason import Reasoner, load_reasoner
 from avgeo.sphere import distance_km, from_degrees, to_degrees
+
+if TYPE_CHECKING:
+    from avgeo.pipeline import Pipeline
 
 MAX_SECONDS = 60.0
 _EVIDENCE = 6
@@ -77,16 +80,20 @@ class LocateModel:
         """The model that the book or `avgeo train` has trained on this machine, or `LocateError`."""
         from avgeo.pipeline import Pipeline
 
-        study = Pipeline(get_profile(profile), seed, only_find=True)
         try:
-            reasoner, flow = load_reasoner(study.reasoner.path), study.sphere_flow
+            return cls.of(Pipeline(get_profile(profile), seed, only_find=True))
         except NotBuiltError:
             raise LocateError(
                 f"no model is trained here for profile {profile!r} and seed {seed}: run "
                 f"`avgeo train --profile {profile} --seed {seed}` first (about ten minutes at smoke on two cores), "
                 "or give --model FOLDER"
             ) from None
-        return cls(study.atom_model, study.sight_model, reasoner, flow, study.model_card())
+
+    @classmethod
+    def of(cls, study: Pipeline) -> LocateModel:
+        """The model of a pipeline, trained now where its artifacts are not there yet (unless it may `only_find`)."""
+        reasoner = load_reasoner(study.reasoner.path)
+        return cls(study.atom_model, study.sight_model, reasoner, study.sphere_flow, study.model_card())
 
 
 @dataclass(frozen=True)
@@ -276,8 +283,9 @@ def _condition(model: LocateModel, codes: np.ndarray | None, embedded: Embedded,
 def _weigh(
     model: LocateModel, full: Condition, estimate: Tensor, atoms: list[Atom], duration_s: float, seed: int
 ) -> list[Evidence]:
-    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and run again.
+    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and ask the flow again.
 
+    The reasoner's answer, where there is one, is held fixed: what it made of the evidence is not taken back.
     Both estimates of a shift come from the same random numbers, so that evidence without effect shifts by 0 km.
     """
     without: list[_LeftOut] = []

@@ -1,15 +1,15 @@
 """The whole system as a chain of artifacts: world -> features -> atoms -> reasoner -> proposals -> flow -> predictions.
 
 Each of its properties is a finished artifact, made on first use together with whatever it rests on, and found in the
-cache afterwards. Splits are by place: `train` teaches every stage; `val` names the atoms and teaches the flow how far
-to trust a proposal, because the reasoner has not seen its answers; `test` is touched by the evaluation alone.
+cache afterwards. Splits are by place: `train` teaches every stage; `val` names the atoms and trains the flow too, alone
+in showing it proposals, because the reasoner has not seen its answers; `test` is touched by the evaluation alone.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ class Pipeline:
     def atom_scores(self) -> Artifact:
         """Ours, a plain TopK autoencoder and an untrained one, scored on test places against the true sources."""
         return build(
-            "atom_scores", self._make_atom_scores, settings=self.profile.atoms, seed=self.seed,
+            "atom_scores", self._make_atom_scores, seed=self.seed,
+            settings={"atoms": asdict(self.profile.atoms), "evaluate": asdict(self.profile.evaluate)},
             inputs={"atoms": self.atoms}, code=("perceive", "pipeline"), only_find=self.only_find,
         )  # fmt: skip
 
@@ -295,9 +296,9 @@ class Pipeline:
         }
         places = self.manifest["place_id"].iloc[held_out][split == "test"].tolist()
         rows = [
-            score_atoms(model, parts["val"], parts["test"], places, bootstrap=self.profile.evaluate.bootstrap).assign(
-                row=name
-            )
+            score_atoms(
+                model, parts["val"], parts["test"], places, bootstrap=self.profile.evaluate.bootstrap, seed=self.seed
+            ).assign(row=name)
             for name, model in models.items()
         ]
         pd.concat(rows, ignore_index=True).to_parquet(out / "scores.parquet")

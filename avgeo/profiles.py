@@ -1,7 +1,7 @@
 """Profiles: every setting of every stage, typed and frozen, at three sizes.
 
-A profile is the only configuration there is. `smoke` runs on two CPU cores in minutes, `colab` on one GPU in an
-hour or two, `full` has the size of the paper's benchmark. The functions are the same; only the numbers differ.
+A profile is the only configuration there is. `smoke` runs on two CPU cores in minutes; `colab` is meant for one GPU,
+`full` has the size of the paper's benchmark: neither has been run yet. The functions are the same; only numbers differ.
 """
 
 from __future__ import annotations
@@ -106,10 +106,9 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Bootstrap and grids of the evaluation."""
+    """How many resamples of places the intervals rest on."""
 
     bootstrap: int = 1000
-    level: float = 0.95
 
 
 @dataclass(frozen=True)

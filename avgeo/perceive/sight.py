@@ -60,7 +60,10 @@ class SightModel(nn.Module):
     def look(
         self, frames: UInt8[np.ndarray, "clips count height width 3"], batch: int = 256
     ) -> Float[np.ndarray, "clips sources"]:
-        """Confidence (clips, sources) in every visible source: its log odds, kept within ±8, over 4; 0 is even odds."""
+        """Confidence (clips, sources) in every visible source: its log odds as trained, kept within ±8, over 4.
+
+        Training weighs rare sources up, so that not knowing is `usual`, nearer to 0 than the source's frequency.
+        """
         parts = [
             self(torch.from_numpy(frames[start : start + batch]).float() / 255).numpy()
             for start in range(0, len(frames), batch)
@@ -124,7 +127,8 @@ def train_sights(
         if step % 10 == 0 or step == steps - 1:
             history.append({"step": step, "loss": loss.item()})
     model.cpu().eval()
-    model.usual.copy_(torch.logit(labels.mean(0), eps=1e-3) / _UNIT)
+    # with odds weighted by sqrt((1 - r)/r), knowing only the rate r means log odds of half logit(r)
+    model.usual.copy_(0.5 * torch.logit(labels.mean(0), eps=1e-3) / _UNIT)
     return model, pd.DataFrame(history)
 
 

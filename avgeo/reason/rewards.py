@@ -4,7 +4,7 @@ Every function takes `completions` (strings or trl's chat messages), the true pl
 completion), what else it needs by keyword, ignores other keywords, and returns one float per completion.
 `format`, `groundedness` and `proper` leave the optimum of the stated place calibrated. `hierarchy` and
 `distance` are linear in the policy, so their optimum puts everything on the best single guess: they are sharp
-to look at, and wrong to train a *sampled* answer with alone (chapter 03 shows it).
+to look at, and wrong to train a *sampled* answer with alone.
 """
 
 from __future__ import annotations
