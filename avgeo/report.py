@@ -299,7 +299,8 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         for item in evidence
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
-    note = '<p class="note">Bits: what the answer loses without the cue, the reasoner’s words held fixed. Shift: how far the pin moves.</p>'
+    said = "Bits: what the answer loses without the cue, the reasoner’s words held fixed. Shift: how far the pin moves."
+    note = f'<p class="note">{said}</p>'
     return _section("Evidence", _table(heads, rows, "Evidence") + note)
 
 
