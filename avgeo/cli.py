@@ -148,13 +148,14 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Also copy the finished model into this folder.")] = None,
 ) -> None:
     """Make AVG-Sim and train every stage on it; what is already in the cache is kept, so this resumes."""
+    from avgeo.doctor import STAGES
     from avgeo.pipeline import Pipeline
     from avgeo.profiles import get_profile
 
     study = Pipeline(get_profile(profile), seed)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the training, not after
-    for stage in ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions"):
+    for stage in STAGES:
         artifact = getattr(study, stage)
         _say(f"{stage}: {artifact.path} ({artifact.card()['seconds']} s when made)")
     if out is not None:

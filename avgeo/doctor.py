@@ -30,7 +30,7 @@ _EXTRAS = {
     "scale": ("ray",),
     "dev": ("pytest", "nbmake", "hypothesis"),
 }
-_STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions")
+STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions")
 _CODECS = ("libx264", "aac")
 _ROOM_GB = 5
 
@@ -92,7 +92,7 @@ def _cache() -> str:
     while not at.exists():
         at = at.parent
     free_gb = shutil.disk_usage(at).free / 1e9
-    counts = {stage: len(list(folder.glob(f"{stage}-*/{CARD}"))) for stage in _STAGES}
+    counts = {stage: len(list(folder.glob(f"{stage}-*/{CARD}"))) for stage in STAGES}
     held = ", ".join(f"{count} {stage}" for stage, count in counts.items() if count) or "empty"
     room = "" if free_gb > _ROOM_GB else f"; less than {_ROOM_GB} GB free"
     return f"cache       {folder}: {held}; {free_gb:.0f} GB free{room}"

@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tiny import TINY, tiny
+from tiny import TINY, pictures, silent_video, tiny
 
 from avgeo import cli, doctor, profiles
 from avgeo.clips import write_clip
@@ -52,10 +51,6 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         assert part in err
 
 
-def pictures(count: int = 6) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
-
-
 def sound(seconds: float = 1.5) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
 
@@ -74,12 +69,7 @@ def media(tmp_path_factory) -> Path:
     Image.fromarray(pictures(1)[0]).save(folder / "photo.png")
     frames = [Image.fromarray(picture) for picture in pictures()]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:], duration=200)
-    with av.open(str(folder / "silent.mp4"), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=4)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for picture in pictures():
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        out.mux(stream.encode(None))
+    silent_video(folder / "silent.mp4")
     return folder
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny
+from tiny import pictures, silent_video, tiny
 
 from avgeo import locate as exported_locate
 from avgeo.clips import ClipError, write_clip
@@ -46,10 +46,6 @@ def found(model, clip):
     return locate(clip, model)
 
 
-def pictures(count: int = 6, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
-
-
 def sound(seconds: float = 1.5, seed: int = 0) -> np.ndarray:
     time = np.arange(round(seconds * RATE)) / RATE
     noise = np.random.default_rng(seed).standard_normal(len(time))
@@ -66,17 +62,6 @@ def recording(path: Path, codec: str, seconds: float = 1.5, rate: int = RATE, la
         frame.sample_rate, frame.pts = rate, 0
         for piece in av.AudioResampler(stream.format, stream.layout, rate, frame_size=1024).resample(frame):
             out.mux(stream.encode(piece))
-        out.mux(stream.encode(None))
-    return path
-
-
-def silent_video(path: Path) -> Path:
-    """A video without a sound track."""
-    with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=4)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for picture in pictures():
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode(None))
     return path
 

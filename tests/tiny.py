@@ -9,8 +9,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import av
+import numpy as np
 import transformers.utils.logging
 
 from avgeo.pipeline import Pipeline
@@ -71,3 +74,19 @@ def tiny() -> Tiny:
             getattr(study, stage)
         study.export(folder / "model")
     return Tiny(study, folder / "cache", folder / "model")
+
+
+def pictures(count: int = 6, seed: int = 0) -> np.ndarray:
+    """Frames of noise (count, 48, 64, 3)."""
+    return np.random.default_rng(seed).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
+
+
+def silent_video(path: Path) -> Path:
+    """A video without a sound track."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in pictures():
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
