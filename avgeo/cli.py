@@ -70,20 +70,25 @@ def _write(path: Path, text: str) -> None:
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="Folder for manifest, truth, places and media.")],
+    out: Annotated[Path, typer.Option(help="Folder for media, manifest, truth and description.")],
     clips: Annotated[int, typer.Option(min=1, help="How many clips in all.")] = 2000,
     places: Annotated[int, typer.Option(min=4, help="How many places.")] = 400,
     seed: SeedOption = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    duration: Annotated[float, typer.Option(min=0.5, help="Length of a clip, seconds.")] = 4.0,
+    engine: Annotated[str, typer.Option(help="local, process or ray: where the workers run.")] = "process",
+    speech: Annotated[str, typer.Option(help="formant, or espeak (extra `voices`).")] = "formant",
 ) -> None:
     """Make AVG-Sim: clips with sound and picture from real places, with the truth of every cue. Resumes."""
     from avgeo.engine import default_workers
     from avgeo.profiles import WorldSettings
     from avgeo.world import simulate as run
 
-    settings = replace(WorldSettings(), places=places, clips_per_place=-(-clips // places))
-    run(settings, seed, out, workers=workers or default_workers(), clips_limit=clips)
-    _say(f"{clips} clips from {places} places in {out}")
+    settings = replace(
+        WorldSettings(), places=places, clips_per_place=-(-clips // places), duration_s=duration, speech=speech
+    )
+    done = run(settings, seed, out, workers=workers or default_workers(), clips_limit=clips, engine=engine)
+    _say(f"{clips} clips from {places} places in {out}: {done}")
 
 
 @app.command()

@@ -166,7 +166,9 @@ def write_clip(
 ) -> None:
     """Write an MP4 with H.264 (yuv420p) and mono AAC; the file appears only when complete.
 
-    The encoders run on one thread and bit-exact: the same input gives the same bytes with the same codecs.
+    Both streams have a constant bit rate frame by frame (pictures: 1 bit per pixel; sound: 6 bits per sample), so that
+    neither the size of the file nor that of a packet tells what is in it. The encoders run on one thread and bit-exact:
+    the same input gives the same bytes with the same codecs.
     """
     frames, audio = np.asarray(frames), np.asarray(audio, dtype=np.float32)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
@@ -177,16 +179,17 @@ def write_clip(
         raise ValueError(f"audio must be finite samples in one dimension, got shape {audio.shape}")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
+    # A name of its own per process: an orphan of a killed run may still be writing the same clip.
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    x264 = _x264(frames.shape[2], frames.shape[1], Fraction(fps))
     mp4 = {"movflags": "+faststart", "fflags": "+bitexact"}
-    # With its macroblock tree on, x264's bytes varied from run to run on 64 x 48 pictures.
-    steady = "mbtree=0:rc-lookahead=0:bframes=0"
-    x264 = {"preset": "veryfast", "crf": "22", "threads": "1", "x264-params": steady}
     with av.open(str(partial), "w", format="mp4", options=mp4) as out:
         picture: Any = out.add_stream("libx264", rate=Fraction(fps), options=x264)
         picture.height, picture.width = frames.shape[1:3]
         picture.pix_fmt = "yuv420p"
-        sound: Any = out.add_stream("aac", rate=sample_rate_hz, layout="mono", options={"b": "64k"})
+        # The fast coder keeps its rate better, and at twice the speed: SNR within 1 dB of the default's, or above it.
+        aac = {"b": str(4 * sample_rate_hz), "aac_coder": "fast"}
+        sound: Any = out.add_stream("aac", rate=sample_rate_hz, layout="mono", options=aac)
         for stream in (picture, sound):
             stream.codec_context.flags |= Flags.bitexact  # no encoder version in the stream
         for image in frames:
@@ -196,10 +199,42 @@ def write_clip(
         chunk.sample_rate, chunk.pts, chunk.time_base = sample_rate_hz, 0, Fraction(1, sample_rate_hz)
         # The encoder takes 1024 samples at a time; the FIFO inside PyAV's resampler cuts them.
         cutter = AudioResampler(format="fltp", layout="mono", rate=sample_rate_hz, frame_size=1024)
-        for piece in [*cutter.resample(chunk), *cutter.resample(None)]:
-            out.mux(sound.encode(piece))
-        out.mux(sound.encode(None))
+        for piece in [*cutter.resample(chunk), *cutter.resample(None), None]:
+            out.mux([_filled(packet) for packet in sound.encode(piece)])
     partial.replace(target)
+
+
+def _x264(width: int, height: int, fps: Fraction) -> dict[str, str]:
+    """Options for a constant size of every frame: a rate buffer of one frame, filled up with filler data."""
+    # whole macroblocks, in kbit; no fewer than x264 needs for the headers of a tiny picture
+    kilobits = max(8, -(-height // 16) * -(-width // 16) * 256 / 1000)
+    rate, buffer = round(kilobits * fps), round(kilobits)
+    steady = f"nal-hrd=cbr:bitrate={rate}:vbv-maxrate={rate}:vbv-bufsize={buffer}:force-cfr=1"
+    # Keyframes at fixed places, not where the scene changes. With its macroblock tree on, x264's bytes varied from run
+    # to run on 64 x 48 pictures.
+    steady += ":scenecut=0:mbtree=0:rc-lookahead=0:bframes=0"
+    return {"preset": "veryfast", "threads": "1", "x264-params": steady}
+
+
+AAC_FRAME_BYTES = 768  # the most that one channel may take (ISO/IEC 14496-3: 6144 bits)
+
+
+def _filled(packet: av.Packet) -> av.Packet:
+    """An AAC packet brought to its greatest size by fill elements (ISO/IEC 14496-3, 4.4.2.7) before its end mark."""
+    data = bytes(packet)
+    bits = int.from_bytes(data, "big")
+    padding = (bits & -bits).bit_length() - 1  # the end mark is the last three ones
+    bits >>= padding + 3
+    gap = 8 * (AAC_FRAME_BYTES - len(data)) + padding
+    while gap >= 7:
+        escaped = gap >= 15 + 8 * 15
+        count = min((gap - 15) // 8, 269) if escaped else min((gap - 7) // 8, 14)
+        header, width = (0b1101111 << 8 | count - 14, 15) if escaped else (0b110 << 4 | count, 7)
+        bits, gap = (bits << width | header) << 8 * count, gap - width - 8 * count
+    filled = av.Packet(((bits << 3 | 0b111) << gap).to_bytes(AAC_FRAME_BYTES, "big"))
+    filled.pts, filled.dts, filled.duration = packet.pts, packet.dts, packet.duration
+    filled.time_base, filled.stream, filled.is_keyframe = packet.time_base, packet.stream, packet.is_keyframe
+    return filled
 
 
 # --- FFmpeg, politely ---

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -32,23 +34,28 @@ def map_items(
     workers: int | None = None,
     description: str = "",
     unit: str = "item",
+    sizes: Sequence[int] | None = None,
 ) -> Iterator[Result]:
     """`function(item)` for every item, lazily and in order, with a progress bar.
 
     `function` and the items must pickle. `workers` counts processes (default: this machine's cores); one worker, or
-    one item, runs in this process whatever the engine. An exception in a worker is raised here.
+    one item, runs in this process whatever the engine. An exception in a worker is raised here. `sizes` says how many
+    units of the progress bar each item stands for; such items are large and go to the workers one at a time.
     """
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
     workers = workers or default_workers()
-    bar = tqdm(total=len(items), desc=description, unit=unit, disable=None)
-    with bar:
-        for result in _results(function, items, engine, workers):
-            bar.update()
+    counts = [1] * len(items) if sizes is None else sizes
+    chunk = max(1, min(16, len(items) // (4 * workers))) if sizes is None else 1
+    with tqdm(total=sum(counts), desc=description, unit=unit, disable=None) as bar:
+        for result, count in zip(_results(function, items, engine, workers, chunk), counts, strict=True):
+            bar.update(count)
             yield result
 
 
-def _results(function: Callable[[Item], Result], items: Sequence[Item], engine: str, workers: int) -> Iterator[Result]:
+def _results(
+    function: Callable[[Item], Result], items: Sequence[Item], engine: str, workers: int, chunk: int
+) -> Iterator[Result]:
     if engine == "ray":
         yield from _ray_results(function, items, workers)
     elif engine == "local" or workers == 1 or len(items) < 2:
@@ -56,18 +63,27 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], engine: 
     else:
         # spawn, not fork: torch and PyAV hold threads and locks that a forked child would inherit half-way
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
             try:
-                yield from pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * workers))))
+                yield from pool.map(function, items, chunksize=chunk)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
 
-def _one_thread() -> None:
-    """Worker processes share the cores: one thread each, before any numerical library starts."""
+def _start_worker() -> None:
+    """Workers share the cores: one thread each; they go without a word on Ctrl-C, and when their parent is killed."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # an orphan would go on writing the files that the next run writes too
 
 
 def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

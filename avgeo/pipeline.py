@@ -47,12 +47,16 @@ from avgeo.profiles import Profile
 from avgeo.reason import load_reasoner, train_reasoner
 from avgeo.sphere import from_degrees, to_degrees
 from avgeo.world import simulate
+from avgeo.world.ceiling import ceiling, fresh_ceiling
+from avgeo.world.places import build_pool
+from avgeo.world.posterior import observed
 
 WORLD_TABLES = (
     "country_cues.csv",
     "language_voices.csv",
     "natural_earth/shapefiles/natural_earth/cultural/ne_110m_admin_0_countries.shp",
     "natural_earth/shapefiles/natural_earth/physical/ne_110m_coastline.shp",
+    "natural_earth/shapefiles/natural_earth/physical/ne_110m_lakes.shp",
 )
 
 ROWS = {
@@ -62,6 +66,10 @@ ROWS = {
     "both + proposal": ("sound", "sight", "proposal"),
 }
 """The conditional rows of the evaluation: what the same flow is shown."""
+
+SENSES = {row: shown[0] if len(shown) == 1 else "both" for row, shown in ROWS.items()}
+SENSES |= {"constant": "both", "reasoner alone": "both"}
+"""What the Bayes ceiling of each row of the evaluation may know."""
 
 MODEL_PARTS = ("atoms", "sights", "reasoner", "flow")
 """The artifacts that locating a clip needs."""
@@ -152,6 +160,14 @@ class Pipeline:
             inputs={"flow": self.flow}, code=("flow", "sphere", "evaluate", "pipeline"), only_find=self.only_find,
         )  # fmt: skip
 
+    @cached_property
+    def ceiling(self) -> Artifact:
+        """The best any method can reach: `fresh.parquet` over fresh draws, `test.parquet` on the test clips."""
+        return build(
+            "ceiling", self._make_ceiling, settings=self.profile.evaluate, seed=self.seed,
+            inputs={"world": self.world}, code=("world",), only_find=self.only_find,
+        )  # fmt: skip
+
     # What the artifacts hold, opened.
 
     @cached_property
@@ -195,19 +211,14 @@ class Pipeline:
         about = self.manifest.merge(self.places[["place_id", "country", "region"]], on="place_id", how="left")
         cues = self.truth.assign(label=self.truth["source"].map(spoken)).drop_duplicates(["clip_id", "source"])
         of = {name: part.groupby("clip_id")["label"].agg(list) for name, part in cues.groupby("modality")}
-        empty = [[] for _ in range(len(about))]
         columns = ["clip_id", "place_id", "split", "latitude_deg", "longitude_deg", "country", "region"]
-        return about[columns].assign(
-            heard=[self.atom_model.heard(code) for code in self.codes],
-            told=[
-                item if isinstance(item, list) else none
-                for item, none in zip(of["audible"].reindex(about["clip_id"]), empty, strict=True)
-            ],
-            seen=[
-                item if isinstance(item, list) else none
-                for item, none in zip(of["visible"].reindex(about["clip_id"]), empty, strict=True)
-            ],
-        )
+
+        def labels(modality: str) -> list[list[str]]:
+            return [item if isinstance(item, list) else [] for item in of[modality].reindex(about["clip_id"])]
+
+        heard = [self.atom_model.heard(code) for code in self.codes]
+        lists: dict[str, Any] = {"heard": heard, "told": labels("audible"), "seen": labels("visible")}
+        return about[columns].assign(**lists)
 
     @cached_property
     def points(self) -> torch.Tensor:
@@ -322,6 +333,14 @@ class Pipeline:
         flow, history = train_flow(self.points[rows], self.condition(rows), self.profile.flow, self.seed)
         flow.save_pretrained(out)
         history.to_parquet(out / "history.parquet")
+
+    def _make_ceiling(self, out: Path) -> None:
+        pool = build_pool(self.profile.world, self.seed)
+        fresh = fresh_ceiling(self.places, pool, self.profile.evaluate.ceiling_clips, self.seed)
+        fresh.to_parquet(out / "fresh.parquet")
+        test = self.manifest.iloc[self.rows_of("test")]
+        clips = observed(self.truth, test["clip_id"])
+        ceiling(clips, test["place_id"].tolist(), self.places, pool).to_parquet(out / "test.parquet")
 
     def _make_predictions(self, out: Path) -> None:
         rows, known = self.rows_of("test"), self.rows_of("train", "val")

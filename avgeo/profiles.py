@@ -20,12 +20,14 @@ class WorldSettings:
 
     places: int = 600
     clips_per_place: int = 4
-    min_separation_km: float = 50.0
+    pool: int = 4000
+    min_separation_km: float = 25.0
     duration_s: float = 4.0
     sample_rate_hz: int = 16_000
     width: int = 128
     height: int = 96
     fps: int = 4
+    speech: str = "formant"  # or "espeak", with the extra `voices`
     test_fraction: float = 0.25
     val_fraction: float = 0.25
 
@@ -106,9 +108,10 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """How many resamples of places the intervals rest on."""
+    """How many resamples of places the intervals rest on, and fresh clips the Bayes ceiling."""
 
     bootstrap: int = 1000
+    ceiling_clips: int = 2000
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import types
 from pathlib import Path
@@ -23,6 +24,7 @@ from avgeo.book import (
     build_book,
     chapter_keys,
     parameters,
+    players,
     read_chapters,
     show,
     sync_twins,
@@ -175,6 +177,17 @@ def test_table_is_accessible_and_rounded(displayed):
     page = displayed[0][0]["text/html"]
     assert "<caption>A &amp; B</caption>" in page and page.count('<th scope="col">') == 4
     assert "&lt;both&gt;" in page and "<td>1,234</td>" in page and "<td>0.0123</td>" in page and "<td>–</td>" in page
+
+
+def test_players_hold_their_clips_and_captions(displayed, tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    players([tmp_path / "a.mp4", tmp_path / "b.mp4"], ["Lagos <noon>", "Oslo"])
+    page = displayed[0][0]["text/html"]
+    assert [base64.b64decode(found) for found in re.findall(r"base64,([^#]*)#", page)] == [b"a.mp4", b"b.mp4"]
+    assert page.count('aria-label="Lagos &lt;noon&gt;"') == page.count("Lagos &lt;noon&gt;</figcaption>") == 1
+    with pytest.raises(ValueError, match="captions"):
+        players([tmp_path / "a.mp4"], [" "])
 
 
 def test_twin_is_a_function_of_the_source_and_ids_survive_an_insertion():

@@ -84,3 +84,22 @@ def test_search_finds_a_word(tmp_path):
     found = Page((BOOK / "search.html").as_uri() + "?q=geodesic", tmp_path)
     assert re.search(r"found \d+ page", found.document) and 'class="search"' in found.document
     assert re.search(r'<ul class="search"[^>]*>.*?<a href=', found.document, flags=re.DOTALL)
+
+
+def test_the_eight_places_play_with_picture_and_sound(chapters, tmp_path):
+    """Every player of chapter 1 holds a clip that this browser decodes, of the announced size and length."""
+    sources = re.findall(r'<video\b[^>]*src="(data:video/mp4;base64,[^"#]*)', chapters["01_curation"].document)
+    assert len(sources) == 8
+    for number, source in enumerate(sources):
+        page = tmp_path / f"{number}.html"
+        page.write_text(
+            f"<body><video muted src='{source}'></video><script>const v = document.querySelector('video');"
+            "v.onerror = () => document.title = 'error ' + v.error.message;"
+            "v.oncanplay = () => document.title = `${v.videoWidth}x${v.videoHeight} ${v.duration}`;</script></body>"
+        )
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        title = re.search(r"<title>(.*?)</title>", Page(page.as_uri(), folder).document)
+        assert title is not None, "the browser neither plays nor refuses the clip"
+        size, _, seconds = title[1].partition(" ")
+        assert re.fullmatch(r"\d+x\d+", size) and float(seconds) > 1, title[1]

@@ -14,9 +14,10 @@ from tiny import STAGES, TINY, tiny
 
 from avgeo import pipeline, profiles
 from avgeo.artifacts import Artifact, NotBuiltError
+from avgeo.evaluate import EvaluateError, evaluate_rows, headroom
 from avgeo.locate import LocateModel, locate
 from avgeo.perceive import Features
-from avgeo.pipeline import MODEL_PARTS, ROWS, Pipeline
+from avgeo.pipeline import MODEL_PARTS, ROWS, SENSES, Pipeline
 
 SPLITS = ("train", "val", "test")
 
@@ -244,3 +245,27 @@ def test_an_export_holds_only_what_locating_needs(built):
     assert card["profile"]["name"] == "tiny" and card["trained_on"] == "AVG-Sim"
     forbidden = {".pt", ".pth", ".pkl", ".bin", ".ckpt"}
     assert not [path for path in built.model.rglob("*") if path.suffix in forbidden], "weights are never pickles"
+
+
+# --- the ceiling ---
+
+
+def test_no_row_beats_the_best_possible_and_a_leak_would(study):
+    """The flow cannot know more than the clips tell; a model that has read the manifest does, and is caught."""
+    predictions = pd.read_parquet(study.predictions.path / "predictions.parquet")
+    best = pd.read_parquet(study.ceiling.path / "test.parquet")
+    options = {"split": "test", "bootstrap": 200, "seed": 0}
+    reached = headroom(evaluate_rows(predictions, study.manifest, **options), best, SENSES)
+    assert set(reached["row"]) == set(SENSES)
+    assert {"accuracy_2500km", "geoscore", "log_score"} <= set(reached["metric"])
+    assert not reached["beats"].any(), reached[reached["beats"]].to_string()
+    assert (reached["best_low"] <= reached["best"]).all() and (reached["best"] <= reached["best_high"]).all()
+
+    leaked = predictions[predictions["row"] == "both"].drop(columns=["latitude_deg", "longitude_deg"])
+    leaked = leaked.merge(study.manifest[["clip_id", "latitude_deg", "longitude_deg"]], on="clip_id")
+    caught = headroom(evaluate_rows(leaked, study.manifest, **options), best, SENSES)
+    assert set(caught.loc[caught["beats"], "metric"]) >= {"accuracy_200km", "accuracy_750km", "geoscore"}
+    with pytest.raises(EvaluateError, match="no protocol 'old'"):
+        headroom(reached, best, SENSES, protocol="old")
+    with pytest.raises(EvaluateError, match="row 'both' was shown"):
+        headroom(reached[reached["row"] == "both"], best, {})

@@ -242,3 +242,32 @@ def test_drawing_changes_no_global_style():
     before = dict(mpl.rcParams)
     plots.contact_sheet(np.zeros((1, 4, 4, 3), dtype=np.uint8))
     assert dict(mpl.rcParams) == before
+
+
+# --- AVG-Sim ---
+
+
+def test_clock_tables_say_where_the_peak_is():
+    table = np.zeros((12, 24))
+    table[6, 21] = 0.5
+    _, alt = plots.clock_tables({"here": table, "there": np.zeros((12, 24))})
+    assert "here: at most 0.50 (month 7, hour 21)" in alt and "there: never" in alt
+    with pytest.raises(plots.PlotError, match="12 months"):
+        plots.clock_tables({"here": table.T})
+
+
+def test_site_posteriors_count_their_bits():
+    sites = pd.DataFrame({"name": list("abcd"), "latitude_deg": [0, 10, 20, 30], "longitude_deg": [0, 10, 20, 30]})
+    figure, alt = plots.site_posteriors(sites, {"sound": np.full(4, 0.25), "both": np.array([0, 0, 1.0, 0])}, true=2)
+    assert "from sound, 2.0 of 2.0 bits remain" in alt and "from both, 0.0 of 2.0 bits remain" in alt
+    assert len([axes for axes in figure.axes if hasattr(axes, "projection")]) == 2
+    with pytest.raises(plots.PlotError, match="sum to 1"):
+        plots.site_posteriors(sites, {"sound": np.full(4, 0.3)}, true=0)
+
+
+def test_information_bars_have_their_intervals_in_words():
+    rows = pd.DataFrame({"label": ["I(L;A)", "I(L;V)"], "value": [2.0, 3.5], "low": [1.9, 3.4], "high": [2.1, 3.6]})
+    _, alt = plots.information_bars(rows)
+    assert "I(L;A) 2.00 (1.90 to 2.10)" in alt
+    with pytest.raises(plots.PlotError, match="'high'"):
+        plots.information_bars(rows.drop(columns="high"))

@@ -19,13 +19,24 @@ import transformers.utils.logging
 from avgeo.pipeline import Pipeline
 from avgeo.profiles import Profile, get_profile
 
-STAGES = ("world", "features", "atoms", "sights", "atom_scores", "reasoner", "proposals", "flow", "predictions")
+STAGES = (
+    "world",
+    "features",
+    "atoms",
+    "sights",
+    "atom_scores",
+    "reasoner",
+    "proposals",
+    "flow",
+    "predictions",
+    "ceiling",
+)
 
 _SMOKE = get_profile("smoke")
 TINY: Profile = replace(
     _SMOKE,
     name="tiny",
-    world=replace(_SMOKE.world, places=24, clips_per_place=3, duration_s=1.5, width=64, height=48),
+    world=replace(_SMOKE.world, places=24, pool=120, clips_per_place=3, duration_s=1.5, width=64, height=48),
     # the bar for a name is so low that some atoms get one: what a name is worth is tested in test_perceive.py
     atoms=replace(
         _SMOKE.atoms, mels=32, atoms=32, epochs=4, batch=64, mixtures=8, name_auroc=0.3, frame_width=32,
@@ -40,7 +51,7 @@ TINY: Profile = replace(
         _SMOKE.flow, width=32, depth=2, condition=16, steps=150, batch=16, times_per_clip=4, learning_rate=5e-3,
         ema=0.9, solver_steps=8, samples=16,
     ),
-    evaluate=replace(_SMOKE.evaluate, bootstrap=50),
+    evaluate=replace(_SMOKE.evaluate, bootstrap=50, ceiling_clips=40),
 )  # fmt: skip
 
 

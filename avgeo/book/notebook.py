@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avgeo.profiles import Profile, get_profile
@@ -107,3 +108,28 @@ def table(df: pd.DataFrame, caption: str, index: bool = False, digits: int = 3) 
     label = html.escape(caption, quote=True)
     page = f'<div class="avgeo-table" role="region" tabindex="0" aria-label="{label}">{head}</thead>{rows}</div>'
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=index)}"}, raw=True)
+
+
+def players(files: Sequence[Path], captions: Sequence[str]) -> None:
+    """Display MP4 clips side by side, each to be played with its sound, under its caption (plain text).
+
+    The files travel inside the page, so a notebook mailed to somebody still plays. Raises `ValueError` unless every
+    file has a caption that says something.
+    """
+    from IPython.display import display
+
+    if len(files) != len(captions) or not all(caption.strip() for caption in captions):
+        raise ValueError(f"players: {len(files)} files need as many captions, none of them empty")
+    figures = []
+    for file, caption in zip(files, captions, strict=True):
+        source = base64.b64encode(file.read_bytes()).decode()
+        label = html.escape(caption, quote=True)
+        # the first frame is shown before playing (#t): without it some browsers show black
+        figures.append(
+            f'<figure style="margin:0"><video controls playsinline preload="auto" style="width:100%" '
+            f'aria-label="{label}" src="data:video/mp4;base64,{source}#t=0.01"></video>'
+            f'<figcaption style="font-size:0.85em">{label}</figcaption></figure>'
+        )
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:1rem"
+    page = f'<div class="avgeo-players" style="{grid}">{"".join(figures)}</div>'
+    display({"text/html": page, "text/plain": "\n".join(captions)}, raw=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from avgeo.evaluate.baselines import BaselineError, KernelDensity, best_constant, kernel_density
+from avgeo.evaluate.headroom import headroom
 from avgeo.evaluate.metrics import (
     GEOSCORE_SCALE_KM,
     HALF_CIRCUMFERENCE_KM,
@@ -37,6 +38,7 @@ __all__ = [
     "display_rows",
     "evaluate",
     "evaluate_rows",
+    "headroom",
     "kernel_density",
     "place_interval",
 ]

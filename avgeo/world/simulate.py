@@ -1,107 +1,334 @@
-"""AVG-Sim: writes a simulated Earth as ordinary MP4 clips beside the truth about what is in them.
+"""AVG-Sim on disk: ordinary MP4 clips beside the truth about what is in them, made shard by shard.
 
-A clip is planned first (moment, cues, onsets, levels: cheap, from the seed alone) and rendered afterwards,
-so that an interrupted run can keep the media it has and still write the same tables.
+A shard is the next `SHARD` clips, taken in rounds of places. It is one work item: it renders the media that are missing
+and then writes its tables, in a folder that appears only when whole. At the end the shards' tables are streamed into
+those of the world. Everything follows from settings, seed and the number of clips, so that workers, engines, kills and
+resumption change no byte; no process ever holds more than one shard.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
+import os
+import shutil
 import struct
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import entr
 
 from avgeo.clips import write_clip
 from avgeo.engine import map_items
-from avgeo.manifest import write_manifest
+from avgeo.manifest import check_manifest
 from avgeo.profiles import WorldSettings
-from avgeo.world.cues import AUDIBLE, Moment, sample_cues, sample_moment, sun_position
-from avgeo.world.geography import EARTH_RADIUS_KM, WorldError, build_places
-from avgeo.world.scene import draw_frames
-from avgeo.world.soundscape import mix
+from avgeo.world.cues import CUES, NONE
+from avgeo.world.geography import WorldError
+from avgeo.world.places import build_places
+from avgeo.world.plan import ClipPlan, clip_id, plan_clip, render_frames, render_sound
+from avgeo.world.posterior import SENSES, Likelihood
+from avgeo.world.publish import publish
+from avgeo.world.soundscape import stem_of
 
 SETTINGS = "world.json"
-JITTER_KM = 3.0
-# Sources that last as long as the clip; the others begin and end somewhere inside it.
-_STEADY = ("mains_hum", "rain", "insects", "frogs")
-_SNR_DB = (12.0, 26.0)
-_SHORTEST = 0.55  # of the clip
+SHARD = 32
+"""Clips in a shard."""
+_ROW_GROUP = 16  # shards in one row group of a finished table
+
+STAGES = ("draw", "synthesise", "render", "encode", "posterior")
+
+_TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
+_COLUMNS: dict[str, dict[str, pa.DataType]] = {
+    "manifest": {
+        "clip_id": _TEXT, "path": _TEXT, "latitude_deg": _REAL, "longitude_deg": _REAL, "recorded_at": _TEXT,
+        "duration_s": _REAL, "place_id": _TEXT, "split": _TEXT, "source": _TEXT, "url": _TEXT, "licence": _TEXT,
+        "attribution": _TEXT,
+    },
+    "truth": {
+        "clip_id": _TEXT, "modality": _TEXT, "cue": _TEXT, "value": _TEXT, "source": _TEXT, "onset_s": _REAL,
+        "offset_s": _REAL, "snr_db": _REAL,
+    },
+    "clips": {
+        "clip_id": _TEXT, "place_id": _TEXT, "seed": _WHOLE, "place_number": _WHOLE, "clip_number": _WHOLE,
+        "month": _WHOLE, "hour": _WHOLE, "sun_elevation_deg": _REAL, "sun_azimuth_deg": _REAL,
+        "picture_sun_elevation_deg": _REAL, "picture_sun_azimuth_deg": _REAL, "camera_heading_deg": _REAL,
+    } | {name: _TEXT for name in CUES},
+}  # fmt: skip
+TABLES = (*_COLUMNS, "posterior")
+"""The tables of a world that have rows by clip; `places.parquet` stands beside them."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """One cue in a clip: audible ones have an onset, an offset and an SNR, visible ones last all along."""
+class World:
+    """What makes a world: its folder, settings, seed and number of clips."""
 
-    modality: str
-    cue: str
-    value: str
-    onset_s: float
-    offset_s: float
-    snr_db: float
+    out: Path
+    settings: WorldSettings
+    seed: int
+    clips: int
+
+    @property
+    def shards(self) -> range:
+        """The numbers of the shards."""
+        return range(-(-self.clips // SHARD))
+
+    def clips_of(self, shard: int) -> range:
+        """The numbers of a shard's clips: places take turns, one clip in each round."""
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.clips))
+
+    def media(self, clip: int) -> Path:
+        """Where a clip's file lies, relative to the folder."""
+        number, place = divmod(clip, self.settings.places)
+        return Path("media", f"{clip // SHARD:04d}", f"{clip_id(self.seed, place, number)}.mp4")
+
+    def tables_of(self, shard: int) -> Path:
+        """The folder of a shard's tables, there until the world is whole."""
+        return self.out / "shards" / f"{shard:04d}"
 
 
 @dataclass(frozen=True)
-class ClipPlan:
-    """Everything about a clip but its pixels and samples; `seed` feeds their generators."""
+class Simulated:
+    """What a run has done: clips in the world, clips rendered now, and CPU seconds by stage."""
 
-    clip_id: str
-    place: dict[str, Any]
-    latitude_deg: float
-    longitude_deg: float
-    moment: Moment
-    events: tuple[Event, ...]
-    seed: tuple[int, int, int]
+    clips: int
+    rendered: int
+    seconds: dict[str, float]
 
-
-def plan_clip(place: dict[str, Any], settings: WorldSettings, seed: int, number: int) -> ClipPlan:
-    """The plan of a place's `number`-th clip; depends on its arguments alone."""
-    place_number = int(place["place_id"].rsplit("-", 1)[1])
-    key = (seed, 1 + place_number, number)
-    rng = np.random.default_rng(key)
-    moment = sample_moment(rng)
-    events = []
-    for cue, value in sample_cues(place, moment, rng).items():
-        if cue not in AUDIBLE:
-            events.append(Event("visible", cue, value, 0.0, settings.duration_s, math.nan))
-            continue
-        length_s = settings.duration_s * (1.0 if cue in _STEADY else rng.uniform(_SHORTEST, 1.0))
-        onset_s = rng.uniform(0, settings.duration_s - length_s) if length_s < settings.duration_s else 0.0
-        snr_db = rng.uniform(*_SNR_DB)
-        events.append(Event("audible", cue, value, round(onset_s, 3), round(onset_s + length_s, 3), round(snr_db, 2)))
-    distance, bearing = JITTER_KM * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
-    north_deg = math.degrees(distance * math.cos(bearing) / EARTH_RADIUS_KM)
-    east_deg = math.degrees(distance * math.sin(bearing) / EARTH_RADIUS_KM)
-    latitude = place["latitude_deg"] + north_deg
-    longitude = place["longitude_deg"] + east_deg / math.cos(math.radians(place["latitude_deg"]))
-    return ClipPlan(
-        clip_id=f"sim{seed}-{place_number:05d}-{number:03d}",
-        place=place,
-        latitude_deg=round(latitude, 6),
-        longitude_deg=round((longitude + 180) % 360 - 180, 6),
-        moment=moment,
-        events=tuple(events),
-        seed=key,
-    )
+    def __str__(self) -> str:
+        per_clip = ", ".join(f"{stage} {1e3 * s / max(self.rendered, 1):.0f}" for stage, s in self.seconds.items())
+        speed = self.rendered / max(sum(self.seconds.values()), 1e-9)
+        return f"{self.rendered} rendered, {speed:.1f} a second and core; ms a clip: {per_clip}"
 
 
-def render_sound(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
-    """The sound track of a plan: float32 (samples,), the same bytes on every run."""
-    audible = [(e.cue, e.value, e.onset_s, e.offset_s, e.snr_db) for e in plan.events if e.modality == "audible"]
-    return mix(audible, settings.duration_s, settings.sample_rate_hz, np.random.default_rng((*plan.seed, 1)))
+def simulate(
+    settings: WorldSettings,
+    seed: int,
+    out: str | os.PathLike[str],
+    workers: int = 1,
+    clips_limit: int | None = None,
+    engine: str = "process",
+) -> Simulated:
+    """Write the world of `settings` and `seed` to the folder `out`, or what is missing of it.
+
+    `manifest.parquet` and `media/` are what a real corpus has. Only a simulation knows the rest: `truth.parquet` (one
+    row per cue and clip), `clips.parquet` (moment, sun, camera, seeds and the value of every cue), `posterior.parquet`
+    (the exact posterior over the places, see `avgeo.world.posterior`) and `places.parquet`. `README.md` and
+    `croissant.json` describe the folder. `workers` and `engine` (see `avgeo.engine`) change nothing but the time;
+    `clips_limit` stops after that many clips, taken in rounds of places. Raises `WorldError` for bad arguments and for
+    a folder that holds another world.
+    """
+    world = World(Path(out), settings, seed, _checked(settings, seed, workers, clips_limit))
+    _claim(world)
+    places = world.out / "places.parquet"
+    if _rows(places) != settings.places:
+        _write(pa.Table.from_pandas(build_places(settings, seed), preserve_index=False), places)
+    whole = all(_rows(world.out / f"{name}.parquet") for name in TABLES)
+    broken = [shard for shard in world.shards if not _finished(world, shard, whole)]
+    sizes = [len(world.clips_of(shard)) for shard in broken]
+    rendered = 0
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    job = partial(make_shard, world, whole)
+    for count, spent in map_items(
+        job, broken, engine=engine, workers=workers, description="simulate", unit="clip", sizes=sizes
+    ):
+        rendered += count
+        for stage, cpu_s in spent.items():
+            seconds[stage] += cpu_s
+    if not whole:
+        for name in TABLES:
+            _stream(world, name)
+    shutil.rmtree(world.out / "shards", ignore_errors=True)
+    publish(world.out, seed, asdict(settings))
+    return Simulated(world.clips, rendered, seconds)
 
 
-def render_frames(plan: ClipPlan, settings: WorldSettings) -> np.ndarray:
-    """The frames of a plan: uint8 (duration_s * fps, height, width, 3)."""
-    visible = {e.cue: e.value for e in plan.events if e.modality == "visible"}
-    sun = sun_position(plan.moment.local(plan.place), plan.place["latitude_deg"], plan.place["longitude_deg"])
-    count = max(1, round(settings.duration_s * settings.fps))
-    rng = np.random.default_rng((*plan.seed, 2))
-    return draw_frames(visible, sun, count, settings.width, settings.height, rng)
+def _checked(settings: WorldSettings, seed: int, workers: int, clips_limit: int | None) -> int:
+    """The number of clips, if the arguments make sense."""
+    positive = {"workers": workers, "clips_limit": 1 if clips_limit is None else clips_limit}
+    names = ("places", "clips_per_place", "duration_s", "sample_rate_hz", "width", "height", "fps")
+    for name, value in (positive | {name: getattr(settings, name) for name in names}).items():
+        if value <= 0:
+            raise WorldError(f"{name}={value}: give a number above 0")
+    for name in ("width", "height"):
+        if getattr(settings, name) % 2:
+            raise WorldError(f"{name}={getattr(settings, name)}: give an even number, as H.264 needs")
+    stem_of("voice", "en", settings.speech)  # says now, not in a worker, that a way of speaking is not to be had
+    if seed < 0:
+        raise WorldError(f"seed={seed}: give 0 or more")
+    clips = settings.places * settings.clips_per_place
+    return clips if clips_limit is None else min(clips_limit, clips)
+
+
+def _claim(world: World) -> None:
+    """Mark the folder as this world's; refuse one that holds another world."""
+    mine = {"seed": world.seed, "clips": world.clips, **asdict(world.settings)}
+    file = world.out / SETTINGS
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        changed = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        if changed:
+            raise WorldError(
+                f"out={world.out}: holds a world of another {', '.join(changed)}; choose or empty a folder"
+            )
+    elif world.out.exists() and not world.out.is_dir():
+        raise WorldError(f"out={world.out}: is a file; choose a folder")
+    elif world.out.is_dir() and any(world.out.iterdir()):
+        raise WorldError(f"out={world.out}: holds files but no world; choose or empty a folder")
+    world.out.mkdir(parents=True, exist_ok=True)
+    partial_file = file.with_name(file.name + ".partial")
+    partial_file.write_text(json.dumps(mine, indent=1) + "\n")
+    partial_file.replace(file)
+
+
+# --- one shard ---
+
+
+def make_shard(world: World, whole: bool, shard: int) -> tuple[int, dict[str, float]]:
+    """Render a shard's missing media and write its tables (not when the world's are `whole`).
+
+    Returns how many clips were rendered, and CPU seconds by stage.
+    """
+    watch = _Stopwatch()
+    settings = world.settings
+    records = _records(str(world.out), settings, world.seed)
+    (world.out / "media" / f"{shard:04d}").mkdir(parents=True, exist_ok=True)
+    plans, rendered = [], 0
+    for clip in world.clips_of(shard):
+        number, place = divmod(clip, settings.places)
+        plans.append(plan_clip(records[place], settings, world.seed, number))
+        watch.lap("draw")
+        path = world.out / world.media(clip)
+        if not is_complete(path):
+            for left in path.parent.glob(f"{path.name}.*.partial"):  # by a killed run
+                left.unlink(missing_ok=True)
+            sound = render_sound(plans[-1], settings)
+            watch.lap("synthesise")
+            frames = render_frames(plans[-1], settings)
+            watch.lap("render")
+            write_clip(path, frames, settings.fps, sound, settings.sample_rate_hz)
+            watch.lap("encode")
+            rendered += 1
+    if not whole:
+        folder = world.tables_of(shard)
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        for old in folder.parent.glob(f"{folder.name}*"):
+            shutil.rmtree(old)
+        draft.mkdir(parents=True)
+        paths = [world.media(clip).as_posix() for clip in world.clips_of(shard)]
+        for name, table in _shard_tables(plans, paths, settings).items():
+            pq.write_table(table, draft / f"{name}.parquet")
+        watch.lap("draw")
+        likelihood = _likelihood(str(world.out), settings, world.seed)
+        watch.lap("")  # once per process, not per clip
+        pq.write_table(posterior_table(plans, likelihood), draft / "posterior.parquet")
+        watch.lap("posterior")
+        draft.replace(folder)
+    return rendered, watch.seconds
+
+
+class _Stopwatch:
+    """CPU seconds by stage, of this process."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, stage: str) -> None:
+        """Count the time since the last lap for `stage`, or for nothing."""
+        now = time.process_time()
+        if stage:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def _shard_tables(plans: Sequence[ClipPlan], paths: Sequence[str], settings: WorldSettings) -> dict[str, pa.Table]:
+    rows = {
+        "manifest": [
+            {
+                "clip_id": plan.clip_id,
+                "path": path,
+                "latitude_deg": plan.latitude_deg,
+                "longitude_deg": plan.longitude_deg,
+                "recorded_at": plan.moment.local(plan.place).isoformat(),
+                "duration_s": float(settings.duration_s),
+                "place_id": plan.place["place_id"],
+                "split": plan.place["split"],
+                "source": "avg-sim",
+                "licence": "CC0-1.0",
+                "attribution": "AVG-Sim (avgeo)",
+            }
+            for plan, path in zip(plans, paths, strict=True)
+        ],
+        "truth": [
+            {"clip_id": plan.clip_id, **asdict(event), "source": event.source}
+            for plan in plans
+            for event in plan.events
+        ],
+        "clips": [_clip_row(plan) for plan in plans],
+    }
+    tables = {name: pa.Table.from_pylist(rows[name], schema=pa.schema(columns)) for name, columns in _COLUMNS.items()}
+    check_manifest(tables["manifest"].to_pandas())
+    return tables
+
+
+def _clip_row(plan: ClipPlan) -> dict[str, Any]:
+    seed, place, number = plan.seed
+    shown = (plan.sun.elevation_deg, plan.sun.azimuth_deg) if plan.sun else (np.nan, np.nan)
+    return {
+        "clip_id": plan.clip_id,
+        "place_id": plan.place["place_id"],
+        "seed": seed,
+        "place_number": place - 1,
+        "clip_number": number,
+        "month": plan.moment.month,
+        "hour": plan.moment.hour,
+        "sun_elevation_deg": plan.true_sun.elevation_deg,
+        "sun_azimuth_deg": plan.true_sun.azimuth_deg,
+        "picture_sun_elevation_deg": shown[0],
+        "picture_sun_azimuth_deg": shown[1],
+        "camera_heading_deg": plan.camera_heading_deg,
+        **{name: plan.cues.get(name, NONE) for name in CUES},
+    }
+
+
+def posterior_table(plans: Sequence[ClipPlan], likelihood: Likelihood) -> pa.Table:
+    """One row per plan: for sound, sight and both the exact log posterior (nats) over the places in their order,
+    its entropy in bits, and the probability of the true place."""
+    columns: dict[str, Any] = {"clip_id": pa.array([plan.clip_id for plan in plans], _TEXT)}
+    found = [likelihood.log_posterior(plan.cues) for plan in plans]
+    true = [plan.seed[1] - 1 for plan in plans]
+    for sense in SENSES:
+        log_p = np.stack([item[sense] for item in found])
+        p = np.exp(log_p)
+        columns[f"{sense}_log_p"] = pa.FixedSizeListArray.from_arrays(
+            log_p.astype(np.float32).reshape(-1), log_p.shape[1]
+        )
+        columns[f"{sense}_entropy_bits"] = entr(p).sum(1) / np.log(2)
+        columns[f"{sense}_p_true"] = p[np.arange(len(true)), true]
+    return pa.table(columns)
+
+
+@lru_cache(maxsize=1)
+def _records(out: str, settings: WorldSettings, seed: int) -> list[dict[str, Any]]:
+    """The places of a world as the folder has them, one dictionary each; read once per process."""
+    places = pd.read_parquet(Path(out) / "places.parquet").to_dict("records")
+    return [{str(name): value for name, value in place.items()} for place in places]
+
+
+@lru_cache(maxsize=1)
+def _likelihood(out: str, settings: WorldSettings, seed: int) -> Likelihood:
+    return Likelihood(pd.read_parquet(Path(out) / "places.parquet"))
+
+
+# --- what is on disk ---
 
 
 def is_complete(path: Path) -> bool:
@@ -120,97 +347,41 @@ def is_complete(path: Path) -> bool:
     return at == size and {b"ftyp", b"moov", b"mdat"} <= boxes
 
 
-def _render(job: tuple[ClipPlan, WorldSettings, str]) -> bool:
-    """Write one clip unless it is there; True when it was written."""
-    plan, settings, path = job
-    if is_complete(Path(path)):
-        return False
-    write_clip(
-        path,
-        render_frames(plan, settings),
-        settings.fps,
-        render_sound(plan, settings),
-        settings.sample_rate_hz,
-    )
-    return True
+def _finished(world: World, shard: int, whole: bool) -> bool:
+    """Whether a shard has its media and, unless the world's tables are `whole`, its own."""
+    tables = whole or all(_rows(world.tables_of(shard) / f"{name}.parquet") for name in TABLES)
+    return tables and all(is_complete(world.out / world.media(clip)) for clip in world.clips_of(shard))
 
 
-def _claim(out: Path, settings: WorldSettings, seed: int) -> None:
-    """Mark `out` as this world's folder; refuse a folder that holds another world."""
-    mine = {"seed": seed, **asdict(settings)}
-    file = out / SETTINGS
-    if file.is_file():
-        theirs = json.loads(file.read_text())
-        changed = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-        if changed:
-            raise WorldError(f"out={out}: holds a world of another {', '.join(changed)}; choose or empty a folder")
-    elif out.exists() and not out.is_dir():
-        raise WorldError(f"out={out}: is a file; choose a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(mine, indent=1) + "\n")
+def _rows(path: Path) -> int:
+    """How many rows a Parquet file has, by its footer; 0 when it is missing or cut."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowInvalid):
+        return 0
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    table.to_parquet(partial, index=False)
-    partial.replace(path)
+def _write(table: pa.Table, path: Path) -> None:
+    draft = path.with_name(path.name + ".partial")
+    pq.write_table(table, draft)
+    draft.replace(path)
 
 
-def simulate(
-    settings: WorldSettings,
-    seed: int,
-    out: Path,
-    workers: int = 1,
-    clips_limit: int | None = None,
-    engine: str = "process",
-) -> pd.DataFrame:
-    """Write the world of `settings` and `seed` to the folder `out`; returns its manifest.
+def _stream(world: World, name: str) -> None:
+    """Join the shards' tables of one kind; a few shards at a time are in memory."""
+    path = world.out / f"{name}.parquet"
+    draft = path.with_name(path.name + ".partial")
+    files = (world.tables_of(shard) / f"{name}.parquet" for shard in world.shards)
+    writer = None
+    for group in _batches(files, _ROW_GROUP):
+        table = pa.concat_tables([pq.read_table(file) for file in group])
+        writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
+        writer.write_table(table)
+    assert writer is not None  # a world has clips
+    writer.close()
+    draft.replace(path)
 
-    `manifest.parquet` and `media/*.mp4` are what a real corpus has; `truth.parquet` (one row per cue and
-    clip) and `places.parquet` are what only a simulation knows. Complete media are kept on a second run;
-    `workers` and `engine` (see `avgeo.engine`) change nothing but the time; `clips_limit` stops after that
-    many clips, taken in rounds of places.
-    """
-    if workers < 1 or (clips_limit is not None and clips_limit < 1):
-        raise WorldError(f"workers={workers} and clips_limit={clips_limit} must be at least 1")
-    if settings.clips_per_place < 1 or settings.duration_s <= 0 or settings.fps < 1:
-        raise WorldError("clips_per_place, duration_s and fps must be positive")
-    _claim(out, settings, seed)
-    places = build_places(settings, seed)
-    records = places.to_dict("records")
-    plans = [
-        plan_clip({str(k): v for k, v in place.items()}, settings, seed, number)
-        for number in range(settings.clips_per_place)
-        for place in records
-    ][:clips_limit]
-    (out / "media").mkdir(exist_ok=True)
-    jobs = [(plan, settings, str(out / "media" / f"{plan.clip_id}.mp4")) for plan in plans]
-    for _ in map_items(_render, jobs, engine=engine, workers=workers, description="simulate", unit="clip"):
-        pass
-    manifest = pd.DataFrame(
-        {
-            "clip_id": plan.clip_id,
-            "path": f"media/{plan.clip_id}.mp4",
-            "latitude_deg": plan.latitude_deg,
-            "longitude_deg": plan.longitude_deg,
-            "recorded_at": plan.moment.local(plan.place).isoformat(),
-            "duration_s": float(settings.duration_s),
-            "place_id": plan.place["place_id"],
-            "split": plan.place["split"],
-            "source": "avg-sim",
-            "url": None,
-            "licence": "CC0-1.0",
-            "attribution": "AVG-Sim (avgeo)",
-        }
-        for plan in plans
-    )
-    truth = pd.DataFrame(
-        {"clip_id": plan.clip_id, **asdict(event), "source": f"{event.cue}:{event.value}"}
-        for plan in plans
-        for event in plan.events
-    )
-    columns = ["clip_id", "modality", "cue", "value", "source", "onset_s", "offset_s", "snr_db"]
-    _write_table(pd.DataFrame(truth, columns=columns), out / "truth.parquet")
-    _write_table(places, out / "places.parquet")
-    write_manifest(manifest, out / "manifest.parquet")
-    return manifest
+
+def _batches(items: Iterator[Path], size: int) -> Iterator[list[Path]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

@@ -1,0 +1,32 @@
+"""How far a model is from the best possible: its rows beside the Bayes ceiling of the same clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from avgeo.evaluate.tables import EvaluateError
+
+
+def headroom(
+    scored: pd.DataFrame, ceiling: pd.DataFrame, senses: Mapping[str, str], protocol: str = "new places"
+) -> pd.DataFrame:
+    """Each row of `evaluate_rows` beside the ceiling (`avgeo.world.ceiling`) of what it was shown.
+
+    `senses` says what each row was shown: "sound", "sight" or "both". Metrics that the ceiling lacks are left out.
+    Returns row, metric, value, low, high, best, best_low, best_high, and `beats`: whether the row's interval lies
+    wholly above the ceiling's. No honest model can do that but by luck, so it is the best detector of leaks there is.
+    """
+    best = ceiling[ceiling["protocol"] == protocol]
+    if best.empty:
+        raise EvaluateError(f"ceiling has no protocol {protocol!r}: it has {', '.join(ceiling['protocol'].unique())}")
+    unknown = sorted(set(scored["row"]) - senses.keys())
+    if unknown:
+        raise EvaluateError(f"senses does not say what row {unknown[0]!r} was shown: add it as sound, sight or both")
+    best = best.rename(columns={"value": "best", "low": "best_low", "high": "best_high"})
+    found = scored.assign(sense=scored["row"].map(senses)).merge(
+        best[["sense", "metric", "best", "best_low", "best_high"]], on=["sense", "metric"], how="inner"
+    )
+    found["beats"] = found["low"] > found["best_high"]
+    return found[["row", "metric", "value", "low", "high", "best", "best_low", "best_high", "beats"]]
