@@ -151,7 +151,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     )
     try:
         until = time.monotonic() + 60
-        while not list(tmp_path.glob("out/media/*.mp4")) and time.monotonic() < until:
+        while not list(tmp_path.glob("out/media/*/*.mp4")) and time.monotonic() < until:
             time.sleep(0.1)
         for _ in range(20):  # one that lands inside FFmpeg can be lost, for a person too
             running.send_signal(signal.SIGINT)
@@ -320,9 +320,10 @@ def test_simulate_curate_evaluate(avgeo, tmp_path):
 
     # the same media as a stranger's folder: the coordinates in a table beside them, and one file that is none
     table = truth.assign(filename=[Path(path).name for path in truth["path"]])
-    (world / "media" / "notes.mp4").write_text("not a film")
-    table[["filename", "latitude_deg", "longitude_deg"]].to_csv(world / "media" / "index.csv", index=False)
-    status, out, _ = avgeo("curate", world / "media", "--out", tmp_path / "curated", "--need", "picture,sound")
+    shard = world / "media" / "0000"
+    (shard / "notes.mp4").write_text("not a film")
+    table[["filename", "latitude_deg", "longitude_deg"]].to_csv(shard / "index.csv", index=False)
+    status, out, _ = avgeo("curate", shard, "--out", tmp_path / "curated", "--need", "picture,sound")
     assert status == 0 and out.startswith("kept 12 of 14") and "rejected by media: 1" in out
     found = pd.read_parquet(tmp_path / "curated" / "manifest.parquet")
     assert sorted(found["latitude_deg"].round(4)) == sorted(truth["latitude_deg"].round(4))

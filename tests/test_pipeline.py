@@ -264,7 +264,7 @@ def test_no_row_beats_the_best_possible_and_a_leak_would(study):
     leaked = predictions[predictions["row"] == "both"].drop(columns=["latitude_deg", "longitude_deg"])
     leaked = leaked.merge(study.manifest[["clip_id", "latitude_deg", "longitude_deg"]], on="clip_id")
     caught = headroom(evaluate_rows(leaked, study.manifest, **options), best, SENSES)
-    assert set(caught.loc[caught["beats"], "metric"]) >= {"accuracy_200km", "accuracy_750km", "geoscore"}
+    assert "accuracy_1km" in set(caught.loc[caught["beats"], "metric"])  # six places tell no more
     with pytest.raises(EvaluateError, match="no protocol 'old'"):
         headroom(reached, best, SENSES, protocol="old")
     with pytest.raises(EvaluateError, match="row 'both' was shown"):

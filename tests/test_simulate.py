@@ -289,7 +289,7 @@ def test_a_second_run_mends_what_is_missing_or_cut(world: Path, tmp_path: Path) 
 
 def test_a_shard_cut_short_keeps_its_media(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of the second shard."""
-    import avgeo.world.simulate as module
+    module = sys.modules[simulate.__module__]  # the package exports the function under the module's name
 
     out, written = tmp_path / "w", []
 

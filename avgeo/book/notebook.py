@@ -130,6 +130,6 @@ def players(files: Sequence[Path], captions: Sequence[str]) -> None:
             f'aria-label="{label}" src="data:video/mp4;base64,{source}#t=0.01"></video>'
             f'<figcaption style="font-size:0.85em">{label}</figcaption></figure>'
         )
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:1rem"
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1rem"
     page = f'<div class="avgeo-players" style="{grid}">{"".join(figures)}</div>'
     display({"text/html": page, "text/plain": "\n".join(captions)}, raw=True)

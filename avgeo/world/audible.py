@@ -36,7 +36,7 @@ def siren(place: Place) -> Rates:
 @cue("audible", "rapid_tick", "percussive", "beeps", "cuckoo", reads=("crossing", "settlement"))
 def crossing(place: Place) -> Rates:
     """The signal for blind pedestrians at traffic lights: silent at night, unknown in most countries."""
-    rate = 0.0 if place["settlement"] in ("wild", "town") else 0.25
+    rate = {"wild": 0.0, "town": 0.1, "city": 0.25, "metropolis": 0.3}[place["settlement"]]
     return known(np.where((HOURS >= 7) & (HOURS < 21), rate, 0.0), place["crossing"])
 
 

@@ -1,0 +1,48 @@
+"""The leak detector: honest predictions stay under the Bayes ceiling, those that know the truth do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from avgeo.evaluate import evaluate_rows, headroom
+from avgeo.profiles import WorldSettings
+from avgeo.world import Likelihood, build_places, build_pool
+from avgeo.world.ceiling import all_guesses, ceiling, unseen
+from avgeo.world.plan import plan_clip
+
+WORLD = WorldSettings(places=160, pool=320, clips_per_place=4)
+
+
+def test_the_bayes_point_does_not_beat_the_ceiling_and_the_truth_does() -> None:
+    places, pool = build_places(WORLD, 5), build_pool(WORLD, 5)
+    test = [{str(k): v for k, v in place.items()} for place in places[places["split"] == "test"].to_dict("records")]
+    plans = [plan_clip(place, WORLD, 5, number) for place in test for number in range(WORLD.clips_per_place)]
+    manifest = pd.DataFrame(
+        {
+            "clip_id": plan.clip_id,
+            "place_id": plan.place["place_id"],
+            "latitude_deg": plan.latitude_deg,
+            "longitude_deg": plan.longitude_deg,
+        }
+        for plan in plans
+    )
+    sites = unseen(places, pool)
+    likelihood, guesses = Likelihood(sites), all_guesses(sites)["geoscore"]
+    rows = []
+    for sense in ("sound", "sight", "both"):
+        posterior = np.stack([likelihood.posterior(plan.cues)[sense] for plan in plans])
+        x, y, z = guesses.points[guesses.best(posterior)[1]].T
+        where = {"latitude_deg": np.degrees(np.arcsin(z)), "longitude_deg": np.degrees(np.arctan2(y, x))}
+        rows.append(pd.DataFrame({"clip_id": manifest["clip_id"], "row": sense, **where}))
+    rows.append(manifest.drop(columns="place_id").assign(row="leak"))
+    scored = evaluate_rows(pd.concat(rows), manifest, bootstrap=200, seed=0)
+    best = ceiling([plan.cues for plan in plans], manifest["place_id"].tolist(), places, pool)
+    found = headroom(scored, best, {"sound": "sound", "sight": "sight", "both": "both", "leak": "both"})
+    honest, leak = found[found["row"] != "leak"], found[found["row"] == "leak"]
+    assert not honest["beats"].any(), honest[honest["beats"]].to_string()
+    caught = set(leak.loc[leak["beats"], "metric"])
+    assert caught >= {"accuracy_1km", "accuracy_25km", "accuracy_200km", "accuracy_750km", "geoscore"}
+    # and the ceiling is reached, not only respected
+    geoscore = honest[honest["metric"] == "geoscore"]
+    assert (geoscore["high"] > geoscore["best"]).all()
