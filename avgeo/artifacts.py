@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -132,3 +133,27 @@ def build(
             shutil.rmtree(final)
         partial.rename(final)
     return Artifact(stage, key, final)
+
+
+def write_run_card(
+    path: Path, *, what: str, command: str, settings: Any, seed: int, began: float, result: Any
+) -> dict[str, Any]:
+    """Write the card of a run that no build repeats: what made it, on which machine, and what came out.
+
+    `began` is `time.time()` at its start; the card goes to `data/results/`, from where chapters may show it.
+    """
+    described = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
+    card = {
+        "what": what,
+        "command": command,
+        "settings": described,
+        "seed": seed,
+        "commit": commit(),
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": round(time.time() - began, 1),
+        "machine": machine() | {"cores": os.cpu_count()},
+        "result": result,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(card, indent=1) + "\n")
+    return card

