@@ -98,7 +98,7 @@ def test_every_value_of_every_cue_occurs_somewhere_in_the_pool(pool: list[dict])
 
 def test_present_and_known_leave_out_what_nobody_knows() -> None:
     assert present(0.5, {}) == {} and known(0.5, "") == {}
-    assert {k: float(v) for k, v in present(0.5, {"a": 3, "b": 1}).items()} == {"a": 0.375, "b": 0.125}
+    assert {k: float(v) for k, v in present(0.5, {"a": 3.0, "b": 1.0}).items()} == {"a": 0.375, "b": 0.125}
 
 
 # --- draws ---

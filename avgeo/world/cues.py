@@ -18,13 +18,13 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64
-from numpy.typing import ArrayLike
 
 from avgeo.world.moment import Moment, Place
 
 NONE = "none"
 Table = Float64[np.ndarray, "months hours values"]
-Rates = Mapping[str, ArrayLike]
+Rate = float | np.ndarray
+Rates = Mapping[str, Rate]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def cue(sense: str, *values: str, reads: tuple[str, ...]) -> Callable[[Callable[
     return declare
 
 
-def present(probability: ArrayLike, weights: Mapping[str, float]) -> Rates:
+def present(probability: Rate, weights: Mapping[str, float]) -> Rates:
     """Present with `probability`, then by `weights`; absent when there is nothing to choose from."""
     total = sum(weights.values())
     if total <= 0:
@@ -91,7 +91,7 @@ def present(probability: ArrayLike, weights: Mapping[str, float]) -> Rates:
     return {value: np.asarray(probability) * weight / total for value, weight in weights.items()}
 
 
-def known(probability: ArrayLike, value: str) -> Rates:
+def known(probability: Rate, value: str) -> Rates:
     """Present with `probability` where the fact is known, never where it is not."""
     return {value: probability} if value else {}
 
