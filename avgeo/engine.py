@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,14 @@ def default_workers() -> int:
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def check_engine(engine: str) -> None:
+    """Raise `EngineError` for an engine that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise EngineError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise EngineError("engine 'ray' needs the extra: pip install 'avgeo[scale]'")
+
+
 def map_items(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -42,8 +51,7 @@ def map_items(
     one item, runs in this process whatever the engine. An exception in a worker is raised here. `sizes` says how many
     units of the progress bar each item stands for; such items are large and go to the workers one at a time.
     """
-    if engine not in ENGINES:
-        raise EngineError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    check_engine(engine)
     workers = workers or default_workers()
     counts = [1] * len(items) if sizes is None else sizes
     chunk = max(1, min(16, len(items) // (4 * workers))) if sizes is None else 1
@@ -87,10 +95,8 @@ def _follow_parent() -> None:
 
 
 def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    try:
-        import ray  # pyright: ignore[reportMissingImports]  # the extra `scale`
-    except ImportError:
-        raise EngineError("engine 'ray' needs the extra: pip install 'avgeo[scale]'") from None
+    import ray  # pyright: ignore[reportMissingImports]  # the extra `scale`
+
     ray.init(ignore_reinit_error=True, num_cpus=None if ray.is_initialized() else workers, log_to_driver=False)
     remote = ray.remote(function)
     pending = [remote.remote(item) for item in items]

@@ -50,6 +50,9 @@ from avgeo.world.posterior import SENSES, Likelihood, observed, posteriors
 WORLD = WorldSettings(places=60, pool=160)
 CLIPS = 10_000
 
+# lattices so fine that a coarser one can be measured against them
+FINE_KM = {1.0: 0.05, 25.0: 1.25, 200.0: 10.0, 750.0: 20.0, 2500.0: 50.0}
+
 
 @pytest.fixture(scope="module")
 def places() -> pd.DataFrame:
@@ -288,9 +291,11 @@ def test_a_finer_lattice_gains_next_to_nothing(
     sites = vectors(places)
     for p in (fresh[1]["sound"][:300], fresh[1]["both"][:300]):
         for radius in RADII_KM:
-            coarse, fine = (accuracy_guesses(sites, radius, STEPS_KM[radius] / k).best(p)[0].mean() for k in (1, 2))
+            coarse, fine = (
+                accuracy_guesses(sites, radius, step).best(p)[0].mean() for step in (STEPS_KM[radius], FINE_KM[radius])
+            )
             assert -0.002 < fine - coarse < 0.004
-        coarse, fine = (geoscore_guesses(sites, GEOSCORE_STEP_KM / k).best(p)[0].mean() for k in (1, 2))
+        coarse, fine = (geoscore_guesses(sites, step).best(p)[0].mean() for step in (GEOSCORE_STEP_KM, 100.0))
         assert 0.999 < coarse / fine < 1.001
 
 
@@ -327,7 +332,10 @@ def test_a_world_of_one_site_holds_no_bits(places: pd.DataFrame) -> None:
     value = table[table["sense"] == "both"].set_index("metric")["value"]
     assert value["accuracy_1km"] == pytest.approx(1 / 9, rel=1e-6) and value["accuracy_25km"] == 1
     assert value["geoscore"] == pytest.approx(5000 * (1 - 2 / 1492.7), abs=0.02)  # the mean distance is 2 km
-    assert table.loc[table["sense"] != "prior", ["low", "high"]].isna().all(axis=None)
+    bits = table[table["metric"] == "information_bits"]
+    assert (bits[["low", "high"]] == 0).all(axis=None)
+    of_one_place = ceiling([{}, {}], [str(places["place_id"].iloc[0])] * 2, places.iloc[:1])
+    assert of_one_place.loc[of_one_place["sense"] != "prior", ["low", "high"]].isna().all(axis=None)
 
 
 def test_a_perfect_cue_tells_everything_and_a_coin_nothing(places: pd.DataFrame) -> None:
@@ -395,7 +403,7 @@ def test_intervals_are_those_of_resampled_places() -> None:
     assert mean == pytest.approx(values.mean())
     assert abs(low - other_low) < 0.05 * (high - low) and abs(high - other_high) < 0.05 * (high - low)
     alone = mean_interval(values, np.arange(len(values)))
-    assert (alone[2] - alone[1]) / 2 == pytest.approx(1.96 * values.std(ddof=1) / math.sqrt(len(values)), rel=1e-3)
+    assert (alone[2] - alone[1]) / 2 == pytest.approx(1.9645 * values.std(ddof=1) / math.sqrt(len(values)), rel=1e-3)
 
 
 def test_a_data_set_is_scored_under_both_protocols(places: pd.DataFrame, pool: pd.DataFrame) -> None:

@@ -46,3 +46,16 @@ def test_the_bayes_point_does_not_beat_the_ceiling_and_the_truth_does() -> None:
     # and the ceiling is reached, not only respected
     geoscore = honest[honest["metric"] == "geoscore"]
     assert (geoscore["high"] > geoscore["best"]).all()
+
+
+def test_only_an_interval_above_the_ceilings_own_is_an_alarm() -> None:
+    best = pd.DataFrame(
+        [("known places", 0.9, 0.85, 0.95), ("new places", 0.5, 0.4, 0.6)],
+        columns=pd.Index(["protocol", "value", "low", "high"]),
+    ).assign(sense="both", metric="accuracy_200km")
+    rows = [("inside", 0.55, 0.52, 0.7), ("above", 0.7, 0.61, 0.8)]
+    scored = pd.DataFrame(rows, columns=pd.Index(["row", "value", "low", "high"])).assign(metric="accuracy_200km")
+    found = headroom(scored, best, {"inside": "both", "above": "both"}).set_index("row")
+    assert found["beats"].to_dict() == {"inside": False, "above": True} and set(found["best"]) == {0.5}
+    known = headroom(scored, best, {"inside": "both", "above": "both"}, protocol="known places")
+    assert not known["beats"].any()

@@ -17,6 +17,7 @@ from avgeo.world.moment import (
     P_MOMENT,
     Moment,
     northern_month,
+    rainfall,
     sample_moment,
     sun_angles,
     sun_clock,
@@ -127,3 +128,10 @@ def test_seasons_turn_with_the_hemisphere() -> None:
     np.testing.assert_allclose(np.roll(warm, 6, axis=0), cold)
     assert sorted(northern_month(south)[:, 0]) == list(range(1, 13)) and northern_month(south)[0, 0] == 7
     assert temperature_c(north | {"koppen": ""}) is None
+
+
+@pytest.mark.parametrize("koppen", ["Csa", "Aw", "Am"])
+def test_the_rains_of_the_south_are_half_a_year_later(koppen: str) -> None:
+    north, south = (rainfall({"koppen": koppen, "hemisphere": side}) for side in ("north", "south"))
+    np.testing.assert_array_equal(np.roll(north, 6, axis=0), south)
+    assert (north != south).any()

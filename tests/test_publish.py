@@ -103,7 +103,7 @@ def test_datasets_loads_each_table(world: Path, tmp_path: Path) -> None:
 def test_the_card_states_the_facts(world: Path) -> None:
     text = (world / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
-    assert front["license"] == "cc0-1.0"
+    assert front["license"] == ["cc0-1.0", "cc-by-4.0"]
     assert {item["config_name"] for item in front["configs"]} == set(NAMES)
     rows = dict(re.findall(r"\| `(\w+)\.parquet` \| ([\d,]+) \|", text))
     assert {name: int(count.replace(",", "")) for name, count in rows.items()} == {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +24,10 @@ from avgeo.profiles import WorldSettings
 from avgeo.world.audible import voices
 from avgeo.world.cues import CUES, NONE
 from avgeo.world.geography import WorldError
+from avgeo.world.integrity import SUMS, alone, is_complete
 from avgeo.world.plan import JITTER_KM, ClipPlan, plan_clip, render_frames, render_sound
 from avgeo.world.posterior import Likelihood
-from avgeo.world.simulate import SHARD, STAGES, TABLES, is_complete, simulate
+from avgeo.world.simulate import SETTINGS, SHARD, STAGES, TABLES, simulate
 from avgeo.world.visible import SUNS, class_of_sun, sun_class
 
 # three shards, the last one and the last round of places partial
@@ -64,16 +67,18 @@ def test_the_folder_holds_its_contract(world: Path) -> None:
     assert len(manifest) == CLIPS and len(places) == SMALL.places
     assert set(manifest["licence"]) == {"CC0-1.0"} and set(manifest["source"]) == {"avg-sim"}
     assert set(manifest["path"]) == {str(p.relative_to(world)) for p in world.rglob("*.mp4")}
-    assert manifest["path"].str.match(r"media/000[0-2]/sim3-\d{5}-\d{3}\.mp4$").all()
+    assert manifest["path"].str.match(r"media/000[0-2]/sim3-[0-9a-f]{12}\.mp4$").all()
     merged = manifest.merge(places, on="place_id", suffixes=("", "_place"))
     assert len(merged) == CLIPS and (merged["split"] == merged["split_place"]).all()  # no place in two splits
     north_km = 111.2 * (merged["latitude_deg"] - merged["latitude_deg_place"])
     east_km = 111.2 * (merged["longitude_deg"] - merged["longitude_deg_place"])
     away_km = np.hypot(north_km, east_km * np.cos(np.radians(merged["latitude_deg"])))
     assert away_km.between(0, JITTER_KM + 0.01).all() and away_km.max() > 2 and away_km.std() > 0.3
-    offsets = pd.Series([pd.Timestamp(text).utcoffset() for text in manifest["recorded_at"]])
+    assert manifest["recorded_at"].isna().all()  # its UTC offset would tell the longitude
+    clips = table(world, "clips")
+    offsets = pd.Series([pd.Timestamp(text).utcoffset() for text in clips["recorded_at"]])
     assert offsets.notna().all() and offsets.nunique() > 3
-    assert (merged["recorded_at"].str[5:7].astype(int) == table(world, "clips")["month"]).all()
+    assert (clips["recorded_at"].str[5:7].astype(int) == clips["month"]).all()
 
     assert list(truth) == ["clip_id", "modality", "cue", "value", "source", "onset_s", "offset_s", "snr_db"]
     assert {cue: CUES[cue].sense for cue in truth["cue"]} == dict(zip(truth["cue"], truth["modality"], strict=True))
@@ -88,7 +93,9 @@ def test_the_folder_holds_its_contract(world: Path) -> None:
 
 def test_rounds_of_places_and_shards(world: Path) -> None:
     clips = table(world, "clips")
-    assert clips["place_number"].tolist() == [clip % SMALL.places for clip in range(CLIPS)]
+    for start in range(0, CLIPS, SMALL.places):  # every place once in a round, in another order in each
+        taken = clips["place_number"][start : start + SMALL.places]
+        assert taken.is_unique and taken.tolist() != sorted(taken)
     assert clips["clip_number"].tolist() == [clip // SMALL.places for clip in range(CLIPS)]
     shards = table(world, "manifest")["path"].str.split("/").str[1].astype(int)
     assert shards.tolist() == [clip // SHARD for clip in range(CLIPS)]
@@ -138,7 +145,7 @@ def test_the_true_sun_is_an_independent_ephemeris_one(world: Path) -> None:
     """pvlib's NREL algorithm, at the coordinates and the time that the manifest states."""
     clips, manifest = table(world, "clips"), read_manifest(world)
     for row, clip in zip(clips.itertuples(), manifest.itertuples(), strict=True):
-        sun = get_solarposition(pd.DatetimeIndex([clip.recorded_at]), clip.latitude_deg, clip.longitude_deg).iloc[0]
+        sun = get_solarposition(pd.DatetimeIndex([row.recorded_at]), clip.latitude_deg, clip.longitude_deg).iloc[0]
         off = angle_between(row.sun_elevation_deg, row.sun_azimuth_deg, sun["elevation"], sun["azimuth"])
         assert off < 0.5, row.clip_id
 
@@ -160,6 +167,7 @@ def test_the_picture_tells_the_suns_class_and_no_more(world: Path) -> None:
     assert heading.between(-180, 180, inclusive="left").all()
     turn = shown["picture_sun_azimuth_deg"] + heading - shown["sun_azimuth_deg"]
     assert np.allclose((turn + 180) % 360 - 180, 0, atol=1e-9)
+    assert heading.abs().median() > 3  # the picture does not show the true sun
     classes = sun_class(shown["picture_sun_elevation_deg"].to_numpy(), shown["picture_sun_azimuth_deg"].to_numpy())
     assert [SUNS[index] for index in classes] == shown["sun"].tolist()
 
@@ -316,7 +324,60 @@ def test_a_finished_world_is_left_alone(world: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.parametrize("name", [*(f"{name}.parquet" for name in TABLES), "places.parquet", "media", "README.md"])
+def test_a_changed_byte_is_noticed_and_mended(world: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "w"
+    shutil.copytree(world, out)
+    file = sorted(out.rglob("*.mp4"))[10] if name == "media" else out / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    done = simulate(SMALL, SEED, out, clips_limit=CLIPS)
+    assert done.rendered == (1 if name == "media" else 0) and contents(out) == contents(world)
+
+
+def test_a_damaged_shard_of_a_half_made_world_is_made_again(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w"
+    shutil.copytree(world, out)
+    for name in (SUMS, "manifest.parquet"):
+        (out / name).unlink()
+    (out / "shards" / "0001").mkdir(parents=True)
+    for name in TABLES:
+        (out / "shards" / "0001" / f"{name}.parquet").write_bytes((world / f"{name}.parquet").read_bytes()[:-400])
+    simulate(SMALL, SEED, out, clips_limit=CLIPS)
+    assert contents(out) == contents(world)
+
+
+def test_the_sums_are_those_of_sha256sum(world: Path) -> None:
+    done = subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=world, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    listed = {line.partition("  ")[2] for line in (world / SUMS).read_text().splitlines()}
+    assert listed == set(contents(world)) - {SUMS}
+
+
 # --- refusals ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_runs_in_one_folder_are_refused(world: Path) -> None:
+    with alone(world / SETTINGS), pytest.raises(WorldError, match="another run is writing here"):
+        simulate(SMALL, SEED, world, clips_limit=CLIPS)
+
+
+def test_a_refused_run_claims_nothing(tmp_path: Path) -> None:
+    for settings, options, says in (
+        (SMALL, {"engine": "fog"}, "unknown engine 'fog'"),
+        (replace(SMALL, places=500), {}, "places=500"),
+        (replace(SMALL, duration_s=math.inf), {}, "duration_s=inf"),
+        (replace(SMALL, speech="song"), {}, "speech='song'"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            simulate(settings, SEED, tmp_path / "w", **options)
+        assert not (tmp_path / "w").exists()
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / SETTINGS).write_text('{"seed"')
+    with pytest.raises(WorldError, match="damaged"):
+        simulate(SMALL, SEED, tmp_path / "w")
 
 
 def test_another_world_in_the_same_folder_is_refused(world: Path, tmp_path: Path) -> None:

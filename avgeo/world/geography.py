@@ -226,12 +226,16 @@ def country_facts() -> dict[str, dict[str, str]]:
 
 @cache
 def languages(country_code: str) -> dict[str, tuple[float, bool]]:
-    """CLDR's languages of a country: code -> (share of the population in [0, 1], official or not)."""
+    """CLDR's languages of a country: code -> (share of the people who can use it, official in all the country or not).
+
+    Shares count second languages, so that they may sum to more than 1: they say what people can speak, not what they
+    speak at home.
+    """
     from babel.core import get_global
 
     listed = get_global("territory_languages").get(country_code, {})
     return {
-        code: (float(facts["population_percent"]) / 100, facts["official_status"] is not None)
+        code: (float(facts["population_percent"]) / 100, facts["official_status"] in ("official", "de_facto_official"))
         for code, facts in listed.items()
         if code != "und"
     }
@@ -250,9 +254,19 @@ def script_of(language: str, country_code: str) -> str:
     return full.split("_")[1] if full.count("_") >= 2 else ""
 
 
+@cache
 def main_language(country_code: str) -> tuple[str, float]:
-    """The official language that most people of the country use (any language where none is official)."""
+    """The language that CLDR's likely subtags give for the country, and the share of the people who can use it.
+
+    Where they give none of the languages listed, the official one that most people can use; then any.
+    """
+    from babel.core import get_global
+
     spoken = languages(country_code)
+    likely = get_global("likely_subtags").get(f"und_{country_code}", "").split("_")
+    for code in (likely[0], "_".join(likely[:2])):  # "zh_Hant_TW" is listed as zh_Hant
+        if code in spoken:
+            return code, spoken[code][0]
     official = {code: share for code, (share, status) in spoken.items() if status}
     shares = official or {code: share for code, (share, _) in spoken.items()}
     if not shares:

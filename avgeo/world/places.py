@@ -262,7 +262,7 @@ def _classes(values: pd.Series | np.ndarray, below: dict[str, float], else_: str
 def _pool(pool: int, min_separation_km: float, seed: int) -> pd.DataFrame:
     sites = pd.concat([_cities(), _wild(seed)], ignore_index=True)
     settings = WorldSettings(pool=pool, min_separation_km=min_separation_km)
-    chosen = _draw(sites, settings, np.random.default_rng([seed, 1]))
+    chosen = _draw(sites, settings, np.random.default_rng([seed, 0, 2]))
     return _attributes(sites.iloc[chosen].reset_index(drop=True))
 
 
@@ -290,4 +290,4 @@ def build_places(settings: WorldSettings, seed: int) -> pd.DataFrame:
     places = build_pool(settings, seed).head(settings.places)
     test, val = round(settings.test_fraction * len(places)), round(settings.val_fraction * len(places))
     split = np.repeat(["test", "val", "train"], [test, val, len(places) - test - val])
-    return places.assign(split=np.random.default_rng([seed, 2]).permutation(split).astype(object))
+    return places.assign(split=np.random.default_rng([seed, 0, 3]).permutation(split).astype(object))

@@ -7,6 +7,7 @@ from place-independent random numbers, so that they tell of the place what its c
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Event:
 
     @property
     def source(self) -> str:
-        """What a listener could at best tell apart: languages of one class of voices sound alike."""
+        """The name of the source as stages learn it: a voice by its class, since languages of one class sound alike."""
         return f"voice:{voices()[self.value]}" if self.cue == "voice" else f"{self.cue}:{self.value}"
 
 
@@ -81,8 +82,9 @@ class ClipPlan:
 
 
 def clip_id(seed: int, place_number: int, number: int) -> str:
-    """The name of a place's `number`-th clip in the world of `seed`."""
-    return f"sim{seed}-{place_number:05d}-{number:03d}"
+    """The name of a place's `number`-th clip in the world of `seed`: it does not tell the place to who reads it."""
+    name = hashlib.blake2b(f"{seed} {place_number} {number}".encode(), digest_size=6).hexdigest()
+    return f"sim{seed}-{name}"
 
 
 def plan_clip(place: Place, settings: WorldSettings, seed: int, number: int) -> ClipPlan:

@@ -23,6 +23,7 @@ from avgeo.world.cues import CUES, NONE
 CROISSANT, CARD = "croissant.json", "README.md"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 LICENCE = "https://creativecommons.org/publicdomain/zero/1.0/"
+GEONAMES_LICENCE = "https://creativecommons.org/licenses/by/4.0/"  # of places.parquet, which quotes GeoNames
 RELEASED = "2026-11-22"  # of this version of avgeo, as in CITATION.cff
 
 _TABLES = {
@@ -38,7 +39,7 @@ _COLUMNS = {
     "path": "Its media file, relative to this folder.",
     "latitude_deg": "Latitude, degrees north; of a clip: within 3 km of its place.",
     "longitude_deg": "Longitude, degrees east.",
-    "recorded_at": "Simulated local time with its UTC offset, ISO 8601.",
+    "recorded_at": "Simulated local time with its UTC offset, ISO 8601 (clips); empty in the manifest: no evidence.",
     "duration_s": "Length of the clip, seconds.",
     "place_id": "Name of the place.",
     "split": "train, val or test; all clips of a place are in one split.",
@@ -160,7 +161,7 @@ def _croissant(out: Path, seed: int) -> dict[str, Any]:
         "every cue and the exact posterior over the places. Generated; no evidence about the real world.",
         "version": avgeo.__version__,
         "datePublished": RELEASED,
-        "license": LICENCE,
+        "license": [LICENCE, GEONAMES_LICENCE],
         "url": "https://github.com/avgeo/avgeo",
         "creator": {"@type": "sc:Organization", "name": "The avgeo authors"},
         "citeAs": _CITATION.format(version=avgeo.__version__),
@@ -256,7 +257,7 @@ def _card(out: Path, seed: int, settings: Mapping[str, Any]) -> str:
 
 _DATASHEET = """---
 pretty_name: AVG-Sim
-license: cc0-1.0
+license: [cc0-1.0, cc-by-4.0]
 language_creators: [machine-generated]
 annotations_creators: [machine-generated]
 tags: [geolocation, audio, video, simulation, synthetic]
@@ -294,8 +295,9 @@ reach. It is no evidence about the real world. Made by the authors of avgeo; nob
 jitter of 3 km), a simulated month and hour, and its cues. Cues are drawn independently, given place and moment, from
 explicit tables p(cue | attributes, month, hour), and the media are made from the cues' values and place-independent
 noise alone. So the exact posterior over the places is known; `posterior.parquet` holds it. Nothing is missing but
-facts that are unknown: their cues are absent. There are no people in it, no recorded voices, and no personal or
-offensive content.
+facts that are unknown: their cues are absent. `clip_id`, `path`, `place_id` and the order of the rows are labels, not
+evidence; month, hour and UTC offset stand in `clips.parquet`, where a method should not look. There are no people in
+it, no recorded voices, and no personal or offensive content.
 
 **Collection.** None: everything is generated from the seed. The places are GeoNames' cities and points of wild land.
 
@@ -309,8 +311,9 @@ BSD). Altitudes: pvlib (BSD). Facts by country: avgeo's `data/country_cues.csv`,
 **Uses.** Benchmarks of audio-visual geolocation, sparse decomposition, calibration and multimodal reasoning; leak
 detection, since no method may beat the ceiling. Not for claims about real recordings, countries or people.
 
-**Distribution and maintenance.** CC0 1.0, with the generator at https://github.com/avgeo/avgeo, where errors are
-reported; a new version of the generator is a new data set.
+**Distribution and maintenance.** Clips, truth and posterior are CC0 1.0; `places.parquet` quotes names, coordinates and
+populations of GeoNames (https://www.geonames.org), CC BY 4.0, which asks for this credit. The generator is at
+https://github.com/avgeo/avgeo, where errors are reported; a new version of the generator is a new data set.
 
 **Known limits.** Cues are few and cleaner than life; sun, weather and seasons are climatological; frequencies of cues
 were chosen, not measured. Media bytes may differ with the codec's version, tables and samples do not.

@@ -2,17 +2,18 @@
 
 A shard is the next `SHARD` clips, taken in rounds of places. It is one work item: it renders the media that are missing
 and then writes its tables, in a folder that appears only when whole. At the end the shards' tables are streamed into
-those of the world. Everything follows from settings, seed and the number of clips, so that workers, engines, kills and
-resumption change no byte; no process ever holds more than one shard.
+those of the world, and `SHA256SUMS` is written: a later run checks every file against it and mends what differs.
+Everything follows from settings, seed and the number of clips, so that workers, engines, kills and resumption change no
+byte; no process ever holds more than one shard.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,21 +27,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import entr
 
+from avgeo.artifacts import code_hash
 from avgeo.clips import write_clip
-from avgeo.engine import map_items
+from avgeo.engine import check_engine, map_items
 from avgeo.manifest import check_manifest
 from avgeo.profiles import WorldSettings
 from avgeo.world.cues import CUES, NONE
 from avgeo.world.geography import WorldError
+from avgeo.world.integrity import SUMS, alone, damaged, is_complete, is_readable, write_sums, write_table
 from avgeo.world.places import build_places
 from avgeo.world.plan import ClipPlan, clip_id, plan_clip, render_frames, render_sound
 from avgeo.world.posterior import SENSES, Likelihood
-from avgeo.world.publish import publish
+from avgeo.world.publish import CARD, CROISSANT, publish
 from avgeo.world.soundscape import stem_of
 
 SETTINGS = "world.json"
 SHARD = 32
 """Clips in a shard."""
+LONGEST_S = 600.0
 _ROW_GROUP = 16  # shards in one row group of a finished table
 
 STAGES = ("draw", "synthesise", "render", "encode", "posterior")
@@ -58,7 +62,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
     },
     "clips": {
         "clip_id": _TEXT, "place_id": _TEXT, "seed": _WHOLE, "place_number": _WHOLE, "clip_number": _WHOLE,
-        "month": _WHOLE, "hour": _WHOLE, "sun_elevation_deg": _REAL, "sun_azimuth_deg": _REAL,
+        "month": _WHOLE, "hour": _WHOLE, "recorded_at": _TEXT, "sun_elevation_deg": _REAL, "sun_azimuth_deg": _REAL,
         "picture_sun_elevation_deg": _REAL, "picture_sun_azimuth_deg": _REAL, "camera_heading_deg": _REAL,
     } | {name: _TEXT for name in CUES},
 }  # fmt: skip
@@ -81,17 +85,27 @@ class World:
         return range(-(-self.clips // SHARD))
 
     def clips_of(self, shard: int) -> range:
-        """The numbers of a shard's clips: places take turns, one clip in each round."""
+        """The positions of a shard's clips."""
         return range(shard * SHARD, min((shard + 1) * SHARD, self.clips))
 
-    def media(self, clip: int) -> Path:
+    def clip(self, position: int) -> tuple[int, int]:
+        """(place, number) of the clip at a position: places take turns, in another order in every round."""
+        number, turn = divmod(position, self.settings.places)
+        return int(_turns(self.settings.places, self.seed, number)[turn]), number
+
+    def media(self, position: int) -> Path:
         """Where a clip's file lies, relative to the folder."""
-        number, place = divmod(clip, self.settings.places)
-        return Path("media", f"{clip // SHARD:04d}", f"{clip_id(self.seed, place, number)}.mp4")
+        return Path("media", f"{position // SHARD:04d}", f"{clip_id(self.seed, *self.clip(position))}.mp4")
 
     def tables_of(self, shard: int) -> Path:
         """The folder of a shard's tables, there until the world is whole."""
         return self.out / "shards" / f"{shard:04d}"
+
+
+@lru_cache(maxsize=64)
+def _turns(places: int, seed: int, number: int) -> np.ndarray:
+    """The order of the places in a round."""
+    return np.random.default_rng([seed, 0, 4, number]).permutation(places)
 
 
 @dataclass(frozen=True)
@@ -125,12 +139,24 @@ def simulate(
     `clips_limit` stops after that many clips, taken in rounds of places. Raises `WorldError` for bad arguments and for
     a folder that holds another world.
     """
+    check_engine(engine)
     world = World(Path(out), settings, seed, _checked(settings, seed, workers, clips_limit))
+    places = build_places(settings, seed)
     _claim(world)
-    places = world.out / "places.parquet"
-    if _rows(places) != settings.places:
-        _write(pa.Table.from_pandas(build_places(settings, seed), preserve_index=False), places)
-    whole = all(_rows(world.out / f"{name}.parquet") for name in TABLES)
+    with alone(world.out / SETTINGS):
+        return _run(world, places, workers, engine)
+
+
+def _run(world: World, places: pd.DataFrame, workers: int, engine: str) -> Simulated:
+    changed = damaged(world.out)
+    if changed == []:
+        return Simulated(world.clips, 0, dict.fromkeys(STAGES, 0.0))
+    whole = changed is not None and not any(name.endswith(".parquet") for name in changed)
+    (world.out / SUMS).unlink(missing_ok=True)
+    for name in changed or ():
+        (world.out / name).unlink(missing_ok=True)
+    if not whole:
+        write_table(pa.Table.from_pandas(places, preserve_index=False), world.out / "places.parquet")
     broken = [shard for shard in world.shards if not _finished(world, shard, whole)]
     sizes = [len(world.clips_of(shard)) for shard in broken]
     rendered = 0
@@ -146,7 +172,10 @@ def simulate(
         for name in TABLES:
             _stream(world, name)
     shutil.rmtree(world.out / "shards", ignore_errors=True)
-    publish(world.out, seed, asdict(settings))
+    publish(world.out, world.seed, asdict(world.settings))
+    tables = [f"{name}.parquet" for name in (*TABLES, "places")]
+    media = (world.media(position).as_posix() for position in range(world.clips))
+    write_sums(world.out, [SETTINGS, CARD, CROISSANT, *tables, *media])
     return Simulated(world.clips, rendered, seconds)
 
 
@@ -157,6 +186,8 @@ def _checked(settings: WorldSettings, seed: int, workers: int, clips_limit: int 
     for name, value in (positive | {name: getattr(settings, name) for name in names}).items():
         if value <= 0:
             raise WorldError(f"{name}={value}: give a number above 0")
+    if not math.isfinite(settings.duration_s) or settings.duration_s > LONGEST_S:
+        raise WorldError(f"duration_s={settings.duration_s}: give {LONGEST_S:g} s or less")
     for name in ("width", "height"):
         if getattr(settings, name) % 2:
             raise WorldError(f"{name}={getattr(settings, name)}: give an even number, as H.264 needs")
@@ -169,23 +200,32 @@ def _checked(settings: WorldSettings, seed: int, workers: int, clips_limit: int 
 
 def _claim(world: World) -> None:
     """Mark the folder as this world's; refuse one that holds another world."""
-    mine = {"seed": world.seed, "clips": world.clips, **asdict(world.settings)}
+    mine = {"generator": code_hash("clips", "world")[:16], "seed": world.seed, "clips": world.clips}
+    mine |= asdict(world.settings)
     file = world.out / SETTINGS
     if file.is_file():
-        theirs = json.loads(file.read_text())
-        changed = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        try:
+            theirs = json.loads(file.read_text())
+        except ValueError:
+            raise WorldError(f"out={world.out}: its {SETTINGS} is damaged; choose or empty a folder") from None
+        changed = [
+            f"{name} ({theirs.get(name)}, not {mine.get(name)})"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
         if changed:
             raise WorldError(
                 f"out={world.out}: holds a world of another {', '.join(changed)}; choose or empty a folder"
             )
-    elif world.out.exists() and not world.out.is_dir():
+        return
+    if world.out.exists() and not world.out.is_dir():
         raise WorldError(f"out={world.out}: is a file; choose a folder")
-    elif world.out.is_dir() and any(world.out.iterdir()):
+    if world.out.is_dir() and any(world.out.iterdir()):
         raise WorldError(f"out={world.out}: holds files but no world; choose or empty a folder")
     world.out.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_name(file.name + ".partial")
-    partial_file.write_text(json.dumps(mine, indent=1) + "\n")
-    partial_file.replace(file)
+    draft = file.with_name(file.name + ".partial")
+    draft.write_text(json.dumps(mine, indent=1) + "\n")
+    draft.replace(file)
 
 
 # --- one shard ---
@@ -202,7 +242,7 @@ def make_shard(world: World, whole: bool, shard: int) -> tuple[int, dict[str, fl
     (world.out / "media" / f"{shard:04d}").mkdir(parents=True, exist_ok=True)
     plans, rendered = [], 0
     for clip in world.clips_of(shard):
-        number, place = divmod(clip, settings.places)
+        place, number = world.clip(clip)
         plans.append(plan_clip(records[place], settings, world.seed, number))
         watch.lap("draw")
         path = world.out / world.media(clip)
@@ -224,11 +264,11 @@ def make_shard(world: World, whole: bool, shard: int) -> tuple[int, dict[str, fl
         draft.mkdir(parents=True)
         paths = [world.media(clip).as_posix() for clip in world.clips_of(shard)]
         for name, table in _shard_tables(plans, paths, settings).items():
-            pq.write_table(table, draft / f"{name}.parquet")
+            write_table(table, draft / f"{name}.parquet")
         watch.lap("draw")
         likelihood = _likelihood(str(world.out), settings, world.seed)
         watch.lap("")  # once per process, not per clip
-        pq.write_table(posterior_table(plans, likelihood), draft / "posterior.parquet")
+        write_table(posterior_table(plans, likelihood), draft / "posterior.parquet")
         watch.lap("posterior")
         draft.replace(folder)
     return rendered, watch.seconds
@@ -257,7 +297,6 @@ def _shard_tables(plans: Sequence[ClipPlan], paths: Sequence[str], settings: Wor
                 "path": path,
                 "latitude_deg": plan.latitude_deg,
                 "longitude_deg": plan.longitude_deg,
-                "recorded_at": plan.moment.local(plan.place).isoformat(),
                 "duration_s": float(settings.duration_s),
                 "place_id": plan.place["place_id"],
                 "split": plan.place["split"],
@@ -290,6 +329,7 @@ def _clip_row(plan: ClipPlan) -> dict[str, Any]:
         "clip_number": number,
         "month": plan.moment.month,
         "hour": plan.moment.hour,
+        "recorded_at": plan.moment.local(plan.place).isoformat(),
         "sun_elevation_deg": plan.true_sun.elevation_deg,
         "sun_azimuth_deg": plan.true_sun.azimuth_deg,
         "picture_sun_elevation_deg": shown[0],
@@ -331,40 +371,10 @@ def _likelihood(out: str, settings: WorldSettings, seed: int) -> Likelihood:
 # --- what is on disk ---
 
 
-def is_complete(path: Path) -> bool:
-    """Whether `path` is an MP4 whose boxes are all there and end where the file ends (nothing is decoded)."""
-    if not path.is_file():
-        return False
-    size, at, boxes = path.stat().st_size, 0, set()
-    with path.open("rb") as file:
-        while at + 8 <= size:
-            file.seek(at)
-            length, name = struct.unpack(">I4s", file.read(8))
-            if length < 8:  # 64-bit and open-ended boxes: `write_clip` makes neither
-                return False
-            boxes.add(name)
-            at += length
-    return at == size and {b"ftyp", b"moov", b"mdat"} <= boxes
-
-
 def _finished(world: World, shard: int, whole: bool) -> bool:
     """Whether a shard has its media and, unless the world's tables are `whole`, its own."""
-    tables = whole or all(_rows(world.tables_of(shard) / f"{name}.parquet") for name in TABLES)
+    tables = whole or all(is_readable(world.tables_of(shard) / f"{name}.parquet") for name in TABLES)
     return tables and all(is_complete(world.out / world.media(clip)) for clip in world.clips_of(shard))
-
-
-def _rows(path: Path) -> int:
-    """How many rows a Parquet file has, by its footer; 0 when it is missing or cut."""
-    try:
-        return pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowInvalid):
-        return 0
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    draft = path.with_name(path.name + ".partial")
-    pq.write_table(table, draft)
-    draft.replace(path)
 
 
 def _stream(world: World, name: str) -> None:
@@ -375,7 +385,7 @@ def _stream(world: World, name: str) -> None:
     writer = None
     for group in _batches(files, _ROW_GROUP):
         table = pa.concat_tables([pq.read_table(file) for file in group])
-        writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
+        writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd", write_page_checksum=True)
         writer.write_table(table)
     assert writer is not None  # a world has clips
     writer.close()

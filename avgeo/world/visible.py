@@ -195,7 +195,7 @@ def soil(place: Place) -> Rates:
 @cue("visible", "towers", "blocks", "houses", "huts", reads=("settlement", "koppen"))
 def skyline(place: Place) -> Rates:
     """What people have built in view, by the size of the settlement."""
-    huts = 0.4 if place["koppen"].startswith("A") else 0.1
+    huts = 0.15 if place["koppen"].startswith("A") else 0.0  # thatch: some towns of the tropics
     built = {
         "wild": {},
         "town": {"houses": 0.8, "blocks": 0.1, "huts": huts},
