@@ -46,7 +46,7 @@ from avgeo.world.places import WILD_KM, build_places, build_pool
 SETTINGS = WorldSettings(places=1000)
 COLUMNS = [
     "place_id", "kind", "name", "latitude_deg", "longitude_deg", "country_code", "country", "continent", "region",
-    "koppen", "population", "settlement", "timezone", "language", "language_share", "script", "mains_hz",
+    "koppen", "population", "settlement", "timezone", "language", "language_share", "languages", "script", "mains_hz",
     "driving_side", "siren", "crossing", "train_horn", "centre_line", "warning_sign", "plate", "worship",
     "motorcycles", "realm", "coast_km", "coast", "elevation_m", "elevation", "relief_m", "relief", "hemisphere",
     "tropics",

@@ -24,6 +24,7 @@ from avgeo.world.geography import (
     country_at,
     country_facts,
     koppen,
+    languages,
     main_language,
     on_lake,
     realm_of,
@@ -229,6 +230,7 @@ def _attributes(sites: pd.DataFrame) -> pd.DataFrame:
             "timezone": sites["timezone"],
             "language": [spoken[name][0] for name in code],
             "language_share": [spoken[name][1] for name in code],
+            "languages": [_spoken(name) for name in code],
             "script": [script_of(spoken[name][0], name) for name in code],
             "mains_hz": [float(facts[name]["mains_hz"] or "nan") for name in code],
         }
@@ -247,6 +249,13 @@ def _attributes(sites: pd.DataFrame) -> pd.DataFrame:
             "tropics": np.abs(latitude) < 23.44,
         }
     )
+
+
+@cache
+def _spoken(country_code: str) -> str:
+    """CLDR's languages of a country with the share of its people who can use each, as "de 0.91; en 0.64"."""
+    shares = sorted(languages(country_code).items(), key=lambda item: (-item[1][0], item[0]))
+    return "; ".join(f"{code} {share:.2f}" for code, (share, _) in shares if share >= 0.01)
 
 
 def _classes(values: pd.Series | np.ndarray, below: dict[str, float], else_: str) -> np.ndarray:

@@ -75,6 +75,7 @@ _COLUMNS = {
     "timezone": "IANA time zone.",
     "language": "Main language of the country (CLDR).",
     "language_share": "Share of the population that speaks it (CLDR).",
+    "languages": "Languages of the country, each with the share of people who can use it (CLDR), from 1 % on.",
     "script": "ISO 15924 script of the main language (CLDR).",
     "mains_hz": "Mains frequency, Hz; empty when unknown.",
     "driving_side": "left or right.",
