@@ -117,7 +117,9 @@ class Simulated:
     seconds: dict[str, float]
 
     def __str__(self) -> str:
-        per_clip = ", ".join(f"{stage} {1e3 * s / max(self.rendered, 1):.0f}" for stage, s in self.seconds.items())
+        if not self.rendered:
+            return "nothing to render, every file is as its checksum says"
+        per_clip = ", ".join(f"{stage} {1e3 * s / self.rendered:.0f}" for stage, s in self.seconds.items())
         speed = self.rendered / max(sum(self.seconds.values()), 1e-9)
         return f"{self.rendered} rendered, {speed:.1f} a second and core; ms a clip: {per_clip}"
 
