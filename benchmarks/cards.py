@@ -1,6 +1,6 @@
 """Runs of AVG-Sim too long for the build, each leaving a run card under data/results/.
 
-python benchmarks/cards.py simulate /tmp/world   # 20,000 clips of 10 s from 1,000 places: speed, memory, size
+python benchmarks/cards.py simulate /tmp/world   # 20,000 clips from 1,000 places: speed, memory, size
 python benchmarks/cards.py ceiling               # its Bayes ceiling, over 20,000 fresh clips per protocol
 """
 
@@ -17,7 +17,7 @@ from avgeo.engine import default_workers
 from avgeo.profiles import WorldSettings
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
-WORLD = WorldSettings(places=1000, clips_per_place=20, duration_s=10.0)
+WORLD = WorldSettings(places=1000, clips_per_place=20)
 SEED = 0
 CLIPS = 20_000
 
