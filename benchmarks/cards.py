@@ -1,6 +1,6 @@
 """Runs of AVG-Sim too long for the build, each leaving a run card under data/results/.
 
-python benchmarks/cards.py simulate /tmp/world   # 20,000 clips from 1,000 places: speed, memory, size
+python benchmarks/cards.py simulate OUT         # 20,000 clips from 1,000 places: speed, memory, size
 python benchmarks/cards.py ceiling               # its Bayes ceiling, over 20,000 fresh clips per protocol
 """
 

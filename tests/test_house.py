@@ -18,7 +18,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "seaborn": "seaborn-base", "torch": "pytorch"}
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "seaborn": "seaborn-base", "pvlib": "pvlib-python", "torch": "pytorch"}
 REQUIRED = {
     "cartopy", "geomstats", "jupyter-book", "jupytext", "nbmake", "papermill",
     "peft", "seaborn", "torch", "transformers", "trl",
