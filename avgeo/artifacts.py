@@ -7,6 +7,7 @@ partial folder, and a stage that can continue finds its own work there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -15,13 +16,13 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from avgeo.paths import cache_dir, data_dir, repository
+from avgeo.paths import cache_dir, data_dir, repository, write_text
 
 CARD = "card.json"
 _VERSIONED = ("torch", "transformers", "trl", "peft", "numpy", "av")
@@ -111,7 +112,7 @@ def build(
     """
     described = {
         "stage": stage,
-        "settings": asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings,
+        "settings": _plain(settings),
         "seed": seed,
         "inputs": {name: item.key for name, item in sorted((inputs or {}).items())},
         "code": code_hash(*code),
@@ -135,25 +136,29 @@ def build(
     return Artifact(stage, key, final)
 
 
-def write_run_card(
-    path: Path, *, what: str, command: str, settings: Any, seed: int, began: float, result: Any
-) -> dict[str, Any]:
-    """Write the card of a run that no build repeats: what made it, on which machine, and what came out.
+@contextlib.contextmanager
+def run_card(path: Path, *, what: str, command: str, settings: Any, seed: int) -> Iterator[dict[str, Any]]:
+    """Around a run that no build repeats: writes the card of what made it, on which machine, and what came out.
 
-    `began` is `time.time()` at its start; the card goes to `data/results/`, from where chapters may show it.
+    Put the outcome into the dictionary that is given, under "result". The commit is the one at the start. Cards lie in
+    `data/results/`, from where chapters may show them; a run that fails leaves none.
     """
-    described = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
+    began = time.time()
     card = {
         "what": what,
         "command": command,
-        "settings": described,
+        "settings": _plain(settings),
         "seed": seed,
         "commit": commit(),
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": round(time.time() - began, 1),
-        "machine": machine() | {"cores": os.cpu_count()},
-        "result": result,
     }
+    yield card
+    result = card.pop("result")
+    card |= {"seconds": round(time.time() - began, 1), "machine": machine() | {"cores": os.cpu_count()}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(card, indent=1) + "\n")
-    return card
+    write_text(path, json.dumps(card | {"result": result}, indent=1) + "\n")
+
+
+def _plain(settings: Any) -> Any:
+    """Settings as JSON has them: a dataclass as a dictionary."""
+    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from avgeo.paths import write_text
 from avgeo.quiet import quiet
 
 app = typer.Typer(
@@ -62,9 +63,7 @@ def _writable(*paths: Path | None) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a result whole or not at all, and say where it is."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     _say(f"wrote {path}")
 
 
@@ -89,6 +88,8 @@ def simulate(
     )
     done = run(settings, seed, out, workers=workers or default_workers(), clips_limit=clips, engine=engine)
     _say(f"{clips} clips from {places} places in {out}: {done}")
+    if clips < places:
+        _say(f"note: {clips} clips leave {places - clips} of the {places} places without any")
 
 
 @app.command()

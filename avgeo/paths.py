@@ -1,4 +1,4 @@
-"""Where avgeo finds its tables and keeps what it makes; every other module asks here."""
+"""Where avgeo finds its tables, keeps what it makes, and how a text is written; every other module asks here."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ def cache_dir() -> Path:
     if root is not None:
         return root / "_build" / "artifacts"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "avgeo"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` (UTF-8): whole or not at all."""
+    draft = path.with_name(path.name + ".partial")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

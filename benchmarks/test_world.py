@@ -24,7 +24,7 @@ from avgeo.profiles import WorldSettings
 from avgeo.world.places import build_places
 from avgeo.world.plan import ClipPlan, plan_clip, render_frames, render_sound
 from avgeo.world.posterior import Likelihood
-from avgeo.world.simulate import posterior_table
+from avgeo.world.truth import posterior_table
 
 SETTINGS = WorldSettings(places=1000, duration_s=10.0)
 CLIPS = 24

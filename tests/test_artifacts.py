@@ -77,11 +77,15 @@ def test_paths_and_profiles():
 
 
 def test_a_run_card_says_what_made_it(tmp_path):
-    began = time.time() - 5
     path = tmp_path / "results" / "run.json"
-    card = artifacts.write_run_card(
-        path, what="a test", command="pytest", settings=Settings(3), seed=7, began=began, result={"km": 12.5}
-    )
-    assert json.loads(path.read_text()) == card
+    asked = {"what": "a test", "command": "pytest", "settings": Settings(3), "seed": 7}
+    with artifacts.run_card(path, **asked) as card:
+        time.sleep(0.2)
+        card["result"] = {"km": 12.5}
+    card = json.loads(path.read_text())
     assert card["settings"] == {"size": 3} and card["seed"] == 7 and card["result"] == {"km": 12.5}
-    assert card["seconds"] >= 5 and card["machine"]["cores"] >= 1 and "torch" in card["machine"]["versions"]
+    assert card["seconds"] >= 0.2 and card["machine"]["cores"] >= 1 and "torch" in card["machine"]["versions"]
+    assert card["commit"] == artifacts.commit() and list(card)[-1] == "result"
+    with pytest.raises(RuntimeError), artifacts.run_card(tmp_path / "none.json", **asked):
+        raise RuntimeError("the run failed")
+    assert not (tmp_path / "none.json").exists()

@@ -29,16 +29,14 @@ def corpus(places: int, clips: int, seed: int = 0) -> pd.DataFrame:
 def test_noise_is_no_shortcut() -> None:
     found = audit_shortcuts(corpus(200, 3))
     assert list(found.index) == [*GROUPS, "all"]
-    for gain in ("bits", "geoscore_gain"):  # eight chances to be unlucky: one-sided p < 0.001 each
-        error = (found[f"{gain}_high"] - found[f"{gain}_low"]) / (2 * 1.96)
-        assert (found[gain] <= 3.1 * error).all(), found[[gain, f"{gain}_low", f"{gain}_high"]].to_string()
+    assert (found["bits_low"] <= 0).all() and (found["geoscore_gain_low"] <= 0).all()
     assert found.loc["size", "constant_median_km"] > 4000
 
 
 @pytest.mark.parametrize("group", ["container", "size", "loudness", "silence", "codec"])
 def test_a_planted_shortcut_is_found(group: str) -> None:
     """A feature that follows the longitude, under as much noise as signal: in its group and in no other."""
-    table = corpus(200, 3)
+    table = corpus(600, 3)
     name = next(column for column in table if column.startswith(group))
     table[name] = table["longitude_deg"] / 104 + table[name]  # 104 deg: the spread of longitudes
     found = audit_shortcuts(table)
@@ -94,9 +92,7 @@ def test_the_simulated_worlds_files_hold_no_shortcut(tmp_path: Path, places: int
     found = audit_shortcuts(table)
     assert (found.loc[["container", "size", "codec"], "varying"] == 0).all()
     assert (found["varying"] > 0).sum() == 4  # loudness, silence, filler, all
-    for gain in ("bits", "geoscore_gain"):  # eight chances to be unlucky: one-sided p < 0.001 each
-        error = (found[f"{gain}_high"] - found[f"{gain}_low"]) / (2 * 1.96)
-        assert (found[gain] <= 3.1 * error).all(), found[[gain, f"{gain}_low", f"{gain}_high"]].to_string()
+    assert (found["bits_low"] <= 0).all() and (found["geoscore_gain_low"] <= 0).all()
     # the same files, were their size to tell the climate: the audit would say so
     sites = pd.read_parquet(tmp_path / "w" / "places.parquet").set_index("place_id")
     leaky = table.assign(

@@ -45,7 +45,7 @@ from avgeo.world.guesses import (
 )
 from avgeo.world.moment import P_MOMENT, Moment
 from avgeo.world.places import build_places, build_pool
-from avgeo.world.posterior import SENSES, Likelihood, observed, posteriors
+from avgeo.world.posterior import SENSES, Likelihood, mass_above, observed, posteriors
 
 WORLD = WorldSettings(places=60, pool=160)
 CLIPS = 10_000
@@ -177,6 +177,9 @@ def test_the_posterior_is_calibrated(fresh: tuple[np.ndarray, dict[str, np.ndarr
     rank = above + rng.random(len(own)) * own
     assert abs(np.mean(rank <= 0.9) - 0.9) < 0.01
     assert kstest(rank, "uniform").pvalue > 0.01
+    mass = mass_above(p, true, rng)  # the same without ties, another lot with them
+    assert abs(np.mean(mass <= 0.9) - 0.9) < 0.01 and kstest(mass, "uniform").pvalue > 0.01
+    assert (np.abs(mass - above) <= np.isclose(p, own[:, None], rtol=1e-6, atol=0).sum(1) * own + 1e-9).all()
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-12)
     # the score of the truth agrees with the entropy that the ceiling reports in its place
     bits = np.log2(own) + np.where(p > 0, -p * np.log2(np.where(p > 0, p, 1)), 0).sum(1)

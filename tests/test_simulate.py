@@ -350,6 +350,21 @@ def test_a_damaged_shard_of_a_half_made_world_is_made_again(world: Path, tmp_pat
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this machine")
+def test_a_damaged_list_of_sums_condemns_nothing_and_certifies_nothing(world: Path, tmp_path: Path) -> None:
+    out, bystander = tmp_path / "w", tmp_path / "bystander"
+    shutil.copytree(world, out)
+    bystander.write_text("mine")
+    lines = (world / SUMS).read_text().splitlines(keepends=True)
+    for text in (lines[0], "".join(lines) + "0  ../bystander\n", "no digests\n", "".join(lines[::-1])):
+        (out / SUMS).write_text(text)
+        (out / "truth.parquet").write_bytes(b"damaged")
+        assert simulate(SMALL, SEED, out, clips_limit=CLIPS).rendered == 0
+        assert contents(out) == contents(world) and bystander.read_text() == "mine"
+    (out / SETTINGS).write_text((world / SETTINGS).read_text().replace(" ", ""))  # the same, laid out otherwise
+    simulate(SMALL, SEED, out, clips_limit=CLIPS)
+    assert contents(out) == contents(world)
+
+
 def test_the_sums_are_those_of_sha256sum(world: Path) -> None:
     done = subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=world, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

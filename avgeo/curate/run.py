@@ -30,6 +30,7 @@ from avgeo.curate.gates import GATES, Settings, examine
 from avgeo.curate.sidecar import sidecars
 from avgeo.curate.sources import Candidate, CurateError, candidates
 from avgeo.manifest import MANIFEST_COLUMNS, write_manifest
+from avgeo.paths import write_text
 
 PLACE_KM = 1.0
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.2
@@ -107,7 +108,7 @@ def curate(
         "kept": len(kept), "rejected": len(rejects), "by_gate": by_gate, "places": places,
         "splits": {name: list(manifest["split"]).count(name) for name in ("train", "val", "test")},
     }  # fmt: skip
-    _write_text(json.dumps(summary, indent=1) + "\n", out / "report.json")
+    write_text(out / "report.json", json.dumps(summary, indent=1) + "\n")
     return CurateReport(len(kept), len(rejects), by_gate, places, out / "manifest.parquet", out / "rejects.parquet")
 
 
@@ -246,10 +247,4 @@ def _write_rejects(rejects: Sequence[tuple[str, str, str]], file: Path) -> None:
     partial = file.with_name(file.name + ".partial")
     table = pd.DataFrame(rejects, columns=list(_REJECT_COLUMNS)).astype("object")
     table.to_parquet(partial, index=False)
-    partial.replace(file)
-
-
-def _write_text(text: str, file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
     partial.replace(file)

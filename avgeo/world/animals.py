@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from avgeo.world.audible import CRICKETS_C
-from avgeo.world.synthesis import Samples, Stem, clock, curve, noise, onsets, place, sing, wander, wave
+from avgeo.world.synthesis import Samples, Stem, clock, curve, noise, repeated, sing, wander, wave
 
 Note = tuple[tuple[float, ...], float]
 """(pitches in Hz at even steps, length in s)."""
@@ -177,10 +177,7 @@ def crickets(value: str) -> Stem:
         n = max(16, round(0.45 * period_s * rate_hz))
         pulses = np.abs(np.sin(np.arange(n) * np.float32(8 * np.pi / n))) ** 1.5
         grain = sing(np.full(n, rng.uniform(2700, 3300), np.float32), rate_hz) * pulses.astype(np.float32)
-        out = np.zeros(samples, np.float32)
-        for start_s in onsets(samples, rate_hz, period_s, rng, jitter=0.01):
-            place(out, round(start_s * rate_hz), grain, rng.uniform(0.85, 1.0))
-        return out
+        return repeated(grain, samples, rate_hz, period_s, rng, jitter=0.01, softest=0.85)
 
     return stem
 
@@ -200,6 +197,5 @@ def frogs(samples: int, rate_hz: int, rng: np.random.Generator) -> Samples:
         t: Float64[np.ndarray, " n"] = np.arange(n) / rate_hz
         pulses = np.clip(np.sin(2 * np.pi * rng.uniform(45, 70) * t), 0, None) ** 2 * np.hanning(n)
         croak = sing(np.full(n, rng.uniform(600, 1600), np.float32), rate_hz, 1.5, 3) * pulses.astype(np.float32)
-        for start_s in onsets(samples, rate_hz, rng.uniform(0.35, 0.6), rng, jitter=0.05):
-            place(out, round(start_s * rate_hz), croak, rng.uniform(0.5, 1.0))
+        out += repeated(croak, samples, rate_hz, rng.uniform(0.35, 0.6), rng, jitter=0.05, softest=0.5)
     return out

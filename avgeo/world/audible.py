@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 
 import numpy as np
 
-from avgeo.paths import data_dir
 from avgeo.world.cues import Rates, cue, known, present
-from avgeo.world.geography import country_facts, languages
+from avgeo.world.geography import country_facts, languages, voice_rows
 from avgeo.world.moment import HOURS, IS_DAY, Place, rainfall, temperature_c
 
 BUILT = {"wild": 0.0, "town": 0.8, "city": 1.0, "metropolis": 1.1}
@@ -49,8 +47,7 @@ def train_horn(place: Place) -> Rates:
 @cache
 def voices() -> dict[str, str]:
     """CLDR language code -> class of rhythm and melody (`data/language_voices.csv`)."""
-    with (data_dir() / "language_voices.csv").open(newline="", encoding="utf-8") as file:
-        return {row["language"]: row["voice"] for row in csv.DictReader(file)}
+    return {code: row["voice"] for code, row in voice_rows().items()}
 
 
 @cache

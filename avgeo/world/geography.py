@@ -225,6 +225,13 @@ def country_facts() -> dict[str, dict[str, str]]:
 
 
 @cache
+def voice_rows() -> dict[str, dict[str, str]]:
+    """`data/language_voices.csv` by CLDR language code; an empty string means the default of its class."""
+    with (data_dir() / "language_voices.csv").open(newline="", encoding="utf-8") as file:
+        return {row["language"]: row for row in csv.DictReader(file)}
+
+
+@cache
 def languages(country_code: str) -> dict[str, tuple[float, bool]]:
     """CLDR's languages of a country: code -> (share of the people who can use it, official in all the country or not).
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from avgeo.paths import write_text
 from avgeo.world.geography import WorldError
 
 SUMS = "SHA256SUMS"
@@ -51,23 +52,27 @@ def is_readable(path: Path) -> bool:
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Write the digests of the files `names`, relative to `folder`."""
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in names]
-    draft = folder / f"{SUMS}.partial"
-    draft.write_text("".join(lines))
-    draft.replace(folder / SUMS)
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
-def damaged(folder: Path) -> list[str] | None:
-    """The files that are missing or not as `write_sums` found them; None where the world was never finished."""
+def damaged(folder: Path, names: Iterable[str]) -> list[str] | None:
+    """Which of the files `names` are missing or not as `write_sums` found them.
+
+    None where the world was never finished, or where the list of digests itself is not one of these files.
+    """
     file = folder / SUMS
     if not file.is_file():
         return None
-    lines = [line.partition("  ") for line in file.read_text(errors="replace").splitlines()]
-    bar = tqdm(lines, desc="verify", unit="file", disable=None)
-    return [name for digest, _, name in bar if not (folder / name).is_file() or _digest(folder / name) != digest]
+    lines = (line.partition("  ") for line in file.read_text(errors="replace").splitlines())
+    digests = {name: digest for digest, _, name in lines}
+    if digests.keys() != set(names):
+        return None
+    bar = tqdm(digests.items(), desc="verify", unit="file", disable=None)
+    return [name for name, digest in bar if not (folder / name).is_file() or sha256(folder / name) != digest]
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -231,6 +231,19 @@ def posteriors(
     return found
 
 
+def mass_above(
+    p: Float64[np.ndarray, "clips sites"], true: Int64[np.ndarray, " clips"], rng: np.random.Generator
+) -> Float64[np.ndarray, " clips"]:
+    """Posterior mass of the sites likelier than the true one, with a random share of its own and of those tied with it.
+
+    Uniform on [0, 1] when the posterior is right; the smallest set that holds a share q of the probability holds the
+    truth exactly when this is below q (the last site taken by lot). `p` may be float32: ties are to six digits.
+    """
+    own = p[np.arange(len(p)), true][:, None]
+    tied = np.isclose(p, own, rtol=1e-6, atol=0)
+    return np.where((p > own) & ~tied, p, 0).sum(1) + rng.random(len(p)) * np.where(tied, p, 0).sum(1)
+
+
 def observed(truth: pd.DataFrame, clip_ids: Iterable[str]) -> list[dict[str, str]]:
     """The cues of each clip, cue -> value, from a truth table with one row per event (clip_id, cue, value).
 

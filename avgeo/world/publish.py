@@ -8,7 +8,6 @@ folder alone: no clock, no machine.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import avgeo
+from avgeo.paths import write_text
 from avgeo.world.cues import CUES, NONE
+from avgeo.world.integrity import sha256
 
 CROISSANT, CARD = "croissant.json", "README.md"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
@@ -141,14 +142,8 @@ _CONTEXT: dict[str, Any] = {
 
 def publish(out: Path, seed: int, settings: Mapping[str, Any]) -> None:
     """Write `croissant.json` and `README.md` for the finished world in `out`."""
-    _write(out / CROISSANT, json.dumps(_croissant(out, seed), indent=1, ensure_ascii=False) + "\n")
-    _write(out / CARD, _card(out, seed, settings))
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".partial")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_text(out / CROISSANT, json.dumps(_croissant(out, seed), indent=1, ensure_ascii=False) + "\n")
+    write_text(out / CARD, _card(out, seed, settings))
 
 
 def _croissant(out: Path, seed: int) -> dict[str, Any]:
@@ -178,8 +173,6 @@ def _croissant(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _file(path: Path, description: str) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "@type": "cr:FileObject",
         "@id": path.name,
@@ -188,7 +181,7 @@ def _file(path: Path, description: str) -> dict[str, Any]:
         "contentUrl": path.name,
         "contentSize": f"{path.stat().st_size} B",
         "encodingFormat": "application/x-parquet",
-        "sha256": digest,
+        "sha256": sha256(path),
     }
 
 

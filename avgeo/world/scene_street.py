@@ -164,8 +164,8 @@ def shade_furniture(canvas: Canvas, cues: Mapping[str, str], light: Light) -> No
     """The shadows of the post, of signs, lamps and the board's legs, and of parked vehicles."""
     x, y, height, width = POST
     cast_shadow(canvas, light, x, y, height, width)
-    left, _, right, _ = REGIONS["warning_sign"]
     if "warning_sign" in cues:
+        left, _, right, _ = REGIONS["warning_sign"]
         cast_shadow(canvas, light, (left + right) / 2, 66, 40, 2.4)
     if "street_light" in cues:
         for foot, top, base, size in LAMPS:

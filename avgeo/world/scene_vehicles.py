@@ -1,4 +1,4 @@
-"""Vehicles: a parked car with its number plate, what else is parked, and the oncoming car's sprite."""
+"""Vehicles that stand: a parked car with its number plate, and what else is parked (one that moves: `scene_motion`)."""
 
 from __future__ import annotations
 

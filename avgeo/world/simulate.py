@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,21 +25,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import entr
 
 from avgeo.artifacts import code_hash
 from avgeo.clips import write_clip
 from avgeo.engine import check_engine, map_items
-from avgeo.manifest import check_manifest
+from avgeo.paths import write_text
 from avgeo.profiles import WorldSettings
-from avgeo.world.cues import CUES, NONE
 from avgeo.world.geography import WorldError
 from avgeo.world.integrity import SUMS, alone, damaged, is_complete, is_readable, write_sums, write_table
 from avgeo.world.places import build_places
-from avgeo.world.plan import ClipPlan, clip_id, plan_clip, render_frames, render_sound
-from avgeo.world.posterior import SENSES, Likelihood
+from avgeo.world.plan import clip_id, plan_clip, render_frames, render_sound
+from avgeo.world.posterior import Likelihood
 from avgeo.world.publish import CARD, CROISSANT, publish
-from avgeo.world.soundscape import stem_of
+from avgeo.world.soundscape import check_speech
+from avgeo.world.truth import TABLES, posterior_table, shard_tables
 
 SETTINGS = "world.json"
 SHARD = 32
@@ -48,26 +47,6 @@ LONGEST_S = 600.0
 _ROW_GROUP = 16  # shards in one row group of a finished table
 
 STAGES = ("draw", "synthesise", "render", "encode", "posterior")
-
-_TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
-_COLUMNS: dict[str, dict[str, pa.DataType]] = {
-    "manifest": {
-        "clip_id": _TEXT, "path": _TEXT, "latitude_deg": _REAL, "longitude_deg": _REAL, "recorded_at": _TEXT,
-        "duration_s": _REAL, "place_id": _TEXT, "split": _TEXT, "source": _TEXT, "url": _TEXT, "licence": _TEXT,
-        "attribution": _TEXT,
-    },
-    "truth": {
-        "clip_id": _TEXT, "modality": _TEXT, "cue": _TEXT, "value": _TEXT, "source": _TEXT, "onset_s": _REAL,
-        "offset_s": _REAL, "snr_db": _REAL,
-    },
-    "clips": {
-        "clip_id": _TEXT, "place_id": _TEXT, "seed": _WHOLE, "place_number": _WHOLE, "clip_number": _WHOLE,
-        "month": _WHOLE, "hour": _WHOLE, "recorded_at": _TEXT, "sun_elevation_deg": _REAL, "sun_azimuth_deg": _REAL,
-        "picture_sun_elevation_deg": _REAL, "picture_sun_azimuth_deg": _REAL, "camera_heading_deg": _REAL,
-    } | {name: _TEXT for name in CUES},
-}  # fmt: skip
-TABLES = (*_COLUMNS, "posterior")
-"""The tables of a world that have rows by clip; `places.parquet` stands beside them."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +75,12 @@ class World:
     def media(self, position: int) -> Path:
         """Where a clip's file lies, relative to the folder."""
         return Path("media", f"{position // SHARD:04d}", f"{clip_id(self.seed, *self.clip(position))}.mp4")
+
+    @property
+    def files(self) -> list[str]:
+        """Every file of the finished world but its checksums, relative to the folder."""
+        tables = [f"{name}.parquet" for name in (*TABLES, "places")]
+        return [SETTINGS, CARD, CROISSANT, *tables, *(self.media(clip).as_posix() for clip in range(self.clips))]
 
     def tables_of(self, shard: int) -> Path:
         """The folder of a shard's tables, there until the world is whole."""
@@ -150,7 +135,7 @@ def simulate(
 
 
 def _run(world: World, places: pd.DataFrame, workers: int, engine: str) -> Simulated:
-    changed = damaged(world.out)
+    changed = damaged(world.out, world.files)
     if changed == []:
         return Simulated(world.clips, 0, dict.fromkeys(STAGES, 0.0))
     whole = changed is not None and not any(name.endswith(".parquet") for name in changed)
@@ -175,9 +160,7 @@ def _run(world: World, places: pd.DataFrame, workers: int, engine: str) -> Simul
             _stream(world, name)
     shutil.rmtree(world.out / "shards", ignore_errors=True)
     publish(world.out, world.seed, asdict(world.settings))
-    tables = [f"{name}.parquet" for name in (*TABLES, "places")]
-    media = (world.media(position).as_posix() for position in range(world.clips))
-    write_sums(world.out, [SETTINGS, CARD, CROISSANT, *tables, *media])
+    write_sums(world.out, world.files)
     return Simulated(world.clips, rendered, seconds)
 
 
@@ -193,7 +176,7 @@ def _checked(settings: WorldSettings, seed: int, workers: int, clips_limit: int 
     for name in ("width", "height"):
         if getattr(settings, name) % 2:
             raise WorldError(f"{name}={getattr(settings, name)}: give an even number, as H.264 needs")
-    stem_of("voice", "en", settings.speech)  # says now, not in a worker, that a way of speaking is not to be had
+    check_speech(settings.speech)
     if seed < 0:
         raise WorldError(f"seed={seed}: give 0 or more")
     clips = settings.places * settings.clips_per_place
@@ -219,15 +202,14 @@ def _claim(world: World) -> None:
             raise WorldError(
                 f"out={world.out}: holds a world of another {', '.join(changed)}; choose or empty a folder"
             )
-        return
-    if world.out.exists() and not world.out.is_dir():
+    elif world.out.exists() and not world.out.is_dir():
         raise WorldError(f"out={world.out}: is a file; choose a folder")
-    if world.out.is_dir() and any(world.out.iterdir()):
+    elif world.out.is_dir() and any(world.out.iterdir()):
         raise WorldError(f"out={world.out}: holds files but no world; choose or empty a folder")
     world.out.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(file.name + ".partial")
-    draft.write_text(json.dumps(mine, indent=1) + "\n")
-    draft.replace(file)
+    text = json.dumps(mine, indent=1) + "\n"
+    if not file.is_file() or file.read_text() != text:  # not every time: another run may hold it
+        write_text(file, text)
 
 
 # --- one shard ---
@@ -240,7 +222,7 @@ def make_shard(world: World, whole: bool, shard: int) -> tuple[int, dict[str, fl
     """
     watch = _Stopwatch()
     settings = world.settings
-    records = _records(str(world.out), settings, world.seed)
+    records = _records(world)
     (world.out / "media" / f"{shard:04d}").mkdir(parents=True, exist_ok=True)
     plans, rendered = [], 0
     for clip in world.clips_of(shard):
@@ -265,10 +247,10 @@ def make_shard(world: World, whole: bool, shard: int) -> tuple[int, dict[str, fl
             shutil.rmtree(old)
         draft.mkdir(parents=True)
         paths = [world.media(clip).as_posix() for clip in world.clips_of(shard)]
-        for name, table in _shard_tables(plans, paths, settings).items():
+        for name, table in shard_tables(plans, paths, settings).items():
             write_table(table, draft / f"{name}.parquet")
         watch.lap("draw")
-        likelihood = _likelihood(str(world.out), settings, world.seed)
+        likelihood = _likelihood(world)
         watch.lap("")  # once per process, not per clip
         write_table(posterior_table(plans, likelihood), draft / "posterior.parquet")
         watch.lap("posterior")
@@ -291,83 +273,16 @@ class _Stopwatch:
         self._last = now
 
 
-def _shard_tables(plans: Sequence[ClipPlan], paths: Sequence[str], settings: WorldSettings) -> dict[str, pa.Table]:
-    rows = {
-        "manifest": [
-            {
-                "clip_id": plan.clip_id,
-                "path": path,
-                "latitude_deg": plan.latitude_deg,
-                "longitude_deg": plan.longitude_deg,
-                "duration_s": float(settings.duration_s),
-                "place_id": plan.place["place_id"],
-                "split": plan.place["split"],
-                "source": "avg-sim",
-                "licence": "CC0-1.0",
-                "attribution": "AVG-Sim (avgeo)",
-            }
-            for plan, path in zip(plans, paths, strict=True)
-        ],
-        "truth": [
-            {"clip_id": plan.clip_id, **asdict(event), "source": event.source}
-            for plan in plans
-            for event in plan.events
-        ],
-        "clips": [_clip_row(plan) for plan in plans],
-    }
-    tables = {name: pa.Table.from_pylist(rows[name], schema=pa.schema(columns)) for name, columns in _COLUMNS.items()}
-    check_manifest(tables["manifest"].to_pandas())
-    return tables
-
-
-def _clip_row(plan: ClipPlan) -> dict[str, Any]:
-    seed, place, number = plan.seed
-    shown = (plan.sun.elevation_deg, plan.sun.azimuth_deg) if plan.sun else (np.nan, np.nan)
-    return {
-        "clip_id": plan.clip_id,
-        "place_id": plan.place["place_id"],
-        "seed": seed,
-        "place_number": place - 1,
-        "clip_number": number,
-        "month": plan.moment.month,
-        "hour": plan.moment.hour,
-        "recorded_at": plan.moment.local(plan.place).isoformat(),
-        "sun_elevation_deg": plan.true_sun.elevation_deg,
-        "sun_azimuth_deg": plan.true_sun.azimuth_deg,
-        "picture_sun_elevation_deg": shown[0],
-        "picture_sun_azimuth_deg": shown[1],
-        "camera_heading_deg": plan.camera_heading_deg,
-        **{name: plan.cues.get(name, NONE) for name in CUES},
-    }
-
-
-def posterior_table(plans: Sequence[ClipPlan], likelihood: Likelihood) -> pa.Table:
-    """One row per plan: for sound, sight and both the exact log posterior (nats) over the places in their order,
-    its entropy in bits, and the probability of the true place."""
-    columns: dict[str, Any] = {"clip_id": pa.array([plan.clip_id for plan in plans], _TEXT)}
-    found = [likelihood.log_posterior(plan.cues) for plan in plans]
-    true = [plan.seed[1] - 1 for plan in plans]
-    for sense in SENSES:
-        log_p = np.stack([item[sense] for item in found])
-        p = np.exp(log_p)
-        columns[f"{sense}_log_p"] = pa.FixedSizeListArray.from_arrays(
-            log_p.astype(np.float32).reshape(-1), log_p.shape[1]
-        )
-        columns[f"{sense}_entropy_bits"] = entr(p).sum(1) / np.log(2)
-        columns[f"{sense}_p_true"] = p[np.arange(len(true)), true]
-    return pa.table(columns)
-
-
 @lru_cache(maxsize=1)
-def _records(out: str, settings: WorldSettings, seed: int) -> list[dict[str, Any]]:
+def _records(world: World) -> list[dict[str, Any]]:
     """The places of a world as the folder has them, one dictionary each; read once per process."""
-    places = pd.read_parquet(Path(out) / "places.parquet").to_dict("records")
+    places = pd.read_parquet(world.out / "places.parquet").to_dict("records")
     return [{str(name): value for name, value in place.items()} for place in places]
 
 
 @lru_cache(maxsize=1)
-def _likelihood(out: str, settings: WorldSettings, seed: int) -> Likelihood:
-    return Likelihood(pd.read_parquet(Path(out) / "places.parquet"))
+def _likelihood(world: World) -> Likelihood:
+    return Likelihood(pd.read_parquet(world.out / "places.parquet"))
 
 
 # --- what is on disk ---

@@ -50,14 +50,21 @@ _MAKERS: dict[str, Callable[[str], Stem]] = {
 }
 
 
+def check_speech(speech: str) -> None:
+    """Raise WorldError for a way of speaking that is unknown, or whose package is not installed."""
+    if speech not in ("formant", "espeak"):
+        raise WorldError(f"speech={speech!r}: choose 'formant' or 'espeak'")
+    if speech == "espeak":
+        espeak.is_spoken("en")
+
+
 def stem_of(cue: str, value: str, speech: str = "formant") -> Stem:
     """The synthesiser of a source: (samples, rate_hz, rng) -> float32 (samples,) at any level.
 
     `speech="espeak"` lets espeak-ng speak the languages it knows (`espeak.is_spoken`); the others keep the formant
     voice. Raises WorldError for a cue or value that is not declared, and where espeak-ng is asked for but absent.
     """
-    if speech not in ("formant", "espeak"):
-        raise WorldError(f"speech={speech!r}: choose 'formant' or 'espeak'")
+    check_speech(speech)
     if cue not in _MAKERS:
         raise WorldError(f"cue={cue!r} has no sound: choose one of {', '.join(_MAKERS)}")
     if value == NONE or value not in CUES[cue].values:

@@ -20,6 +20,7 @@ from avgeo.world.synthesis import (
     noise,
     onsets,
     place,
+    repeated,
     ring,
     scatter,
     sing,
@@ -242,10 +243,7 @@ def worship_bell(value: str) -> Stem:
             rate_hz,
             [(ratio * prime_hz, level * rng.uniform(0.8, 1.2), decay_s) for ratio, level, decay_s in partials],
         )
-        out = np.zeros(samples, np.float32)
-        for start_s in onsets(samples, rate_hz, gap_s, rng, jitter=0.03):
-            place(out, round(start_s * rate_hz), grain, rng.uniform(0.8, 1.0))
-        return out
+        return repeated(grain, samples, rate_hz, gap_s, rng, jitter=0.03, softest=0.8)
 
     return stem
 

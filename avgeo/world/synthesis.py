@@ -117,6 +117,16 @@ def place(out: Samples, at: int, grain: Samples, level: float = 1.0) -> None:
         out[begin:end] += np.float32(level) * grain[begin - at : end - at]
 
 
+def repeated(
+    grain: Samples, samples: int, rate_hz: int, gap_s: float, rng: np.random.Generator, jitter: float, softest: float
+) -> Samples:
+    """`grain` about every `gap_s`, each time at another level between `softest` and 1."""
+    out = np.zeros(samples, np.float32)
+    for start_s in onsets(samples, rate_hz, gap_s, rng, jitter):
+        place(out, round(start_s * rate_hz), grain, rng.uniform(softest, 1.0))
+    return out
+
+
 def scatter(out: Samples, at: Int64[np.ndarray, " count"], grains: Float32[np.ndarray, "count length"]) -> None:
     """Add many short grains at once (in place)."""
     index = at[:, None] + np.arange(grains.shape[1])

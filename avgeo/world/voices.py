@@ -10,7 +10,6 @@ speaker (pitch, length of the vocal tract) is drawn alike for all languages.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,8 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from scipy import fft
 
-from avgeo.paths import data_dir
-from avgeo.world.geography import WorldError
+from avgeo.world.geography import WorldError, voice_rows
 from avgeo.world.synthesis import TOP, Samples, Stem, clock, curve, cycles, harmonics, wander, wave
 
 FORMANTS_HZ = {
@@ -88,8 +86,7 @@ def language_of(row: Mapping[str, str]) -> Language:
 @cache
 def languages() -> dict[str, Language]:
     """CLDR language code -> how it sounds, from `data/language_voices.csv` and the defaults of its classes."""
-    with (data_dir() / "language_voices.csv").open(newline="", encoding="utf-8") as file:
-        return {row["language"]: language_of(row) for row in csv.DictReader(file)}
+    return {code: language_of(row) for code, row in voice_rows().items()}
 
 
 # --- the vocal tract ---
