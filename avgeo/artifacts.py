@@ -159,6 +159,17 @@ def run_card(path: Path, *, what: str, command: str, settings: Any, seed: int) -
     write_text(path, json.dumps(card | {"result": result}, indent=1) + "\n")
 
 
+def read_card(name: str) -> dict[str, Any]:
+    """The run card `data/results/<name>.json`; raises `NotBuiltError` naming those there are."""
+    folder = data_dir() / "results"
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        raise NotBuiltError(
+            f"no run card {name!r}: choose one of {', '.join(sorted(c.stem for c in folder.glob('*.json')))}"
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def _plain(settings: Any) -> Any:
     """Settings as JSON has them: a dataclass as a dictionary."""
     return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings

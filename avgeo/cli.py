@@ -1,4 +1,4 @@
-"""The command line: `avgeo simulate | curate | atoms | train | evaluate | locate | book | doctor`.
+"""The command line: `avgeo simulate | curate | verify | atoms | train | evaluate | locate | book | doctor`.
 
 Errors that a user can cure are one line on stderr and exit status 2; anything else is a bug and keeps its traceback.
 """
@@ -94,37 +94,77 @@ def simulate(
 
 @app.command()
 def curate(
-    where: Annotated[Path, typer.Argument(help="Where the source is, e.g. a folder of media.")],
-    out: Annotated[Path, typer.Option(help="Folder for manifest, rejects and report.")],
-    source: Annotated[str, typer.Option(help="Kind of source.")] = "folder",
+    where: Annotated[
+        str, typer.Argument(help="Where the source is: a folder of media, a table, a file of addresses, a query.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for manifest, rejects and report.")] = None,
+    source: Annotated[
+        str, typer.Option(help="folder, manifest, commons, yfcc100m, aporee, xeno-canto or yt-dlp.")
+    ] = "folder",
+    explain: Annotated[Path | None, typer.Option(help="Only say what every gate measures of this one clip.")] = None,
     need: Annotated[
         str, typer.Option(help="Modalities an item must have: picture, sound, or both as picture,sound.")
     ] = "",
-    min_duration: Annotated[float, typer.Option(help="Shortest clip kept, seconds.")] = 0.5,
+    min_duration: Annotated[float | None, typer.Option(help="Shortest clip kept, seconds.")] = None,
     licence_required: Annotated[bool, typer.Option(help="Reject items whose licence is unknown.")] = False,
+    licences: Annotated[str, typer.Option(help="Licences allowed, e.g. CC0,CC-BY; default: any.")] = "",
+    without: Annotated[str, typer.Option(help="Gates that only remark and do not reject, e.g. music,captions.")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any threshold: NAME=VALUE; may be repeated.")] = None,
+    coarsen: Annotated[float | None, typer.Option(help="Publish coordinates no finer than this, km.")] = None,
     copy: Annotated[bool, typer.Option(help="Copy the media kept into OUT/media.")] = False,
+    shards: Annotated[bool, typer.Option(help="Write the media kept into WebDataset shards.")] = False,
+    engine: Annotated[str, typer.Option(help="local, process or ray: where items are examined.")] = "process",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
 ) -> None:
-    """Read media with embedded coordinates into a manifest; every reject has its gate and reason. Resumes."""
+    """Make a benchmark of real media with known coordinates; every reject has its gate and reason. Resumes."""
+    from avgeo.profiles import changed, get_profile
+
+    given = {"need": need, "licences": licences, "without": without}
+    given |= {"min_duration_s": min_duration, "coarsen_km": coarsen, "licence_required": licence_required or None}
+    assignments = [f"{name}={value}" for name, value in given.items() if value not in ("", None)]
+    settings = changed(get_profile(profile).curate, [*assignments, *(set_ or [])])
+    if explain is not None:
+        from avgeo.curate import as_text
+        from avgeo.curate import explain as run_explain
+
+        typer.echo(as_text(run_explain(explain, settings)))
+        return
+    if not where or out is None:
+        raise typer.BadParameter("give WHERE and --out DIR, or --explain CLIP")
     from avgeo.curate import curate as run
 
-    wanted = tuple(part.strip() for part in need.split(",") if part.strip())
     report = run(
-        source,
-        where,
-        out,
-        need=wanted,
-        min_duration_s=min_duration,
-        licence_required=licence_required,
-        copy=copy,
-    )
-    typer.echo(f"kept {report.kept} of {report.kept + report.rejected}; manifest: {out / 'manifest.parquet'}")
+        source, where, out, settings, seed=seed, engine=engine, workers=workers, copy=copy, shards=shards
+    )  # fmt: skip
+    total = report.kept + report.rejected
+    typer.echo(f"kept {report.kept} of {total} from {report.places} places; manifest: {report.manifest}")
     for gate, count in report.by_gate.items():
         typer.echo(f"  rejected by {gate}: {count}")
     if report.rejected:
-        typer.echo(f"  reasons: {out / 'rejects.parquet'}")
+        typer.echo(f"  reasons: {report.rejects}")
+    for what, count in report.not_measured.items():
+        _say(f"note: {what} ({count} items)")
+    for note in report.notes:
+        _say(f"note: {note}")
     if not report.kept:
-        _say(f"error: nothing in {where} could be kept; {out / 'rejects.parquet'} says why for each item")
+        _say(f"error: nothing in {where} could be kept; {report.rejects} says why for each item")
         raise typer.Exit(1)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of `avgeo curate` or `avgeo simulate`.")]) -> None:
+    """Re-check a corpus: checksums, media, shards, splits, descriptions. Exit status 1 when anything is wrong."""
+    from avgeo.curate import verify as run
+
+    problems = run(folder)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        _say(f"error: {len(problems)} problems in {folder}")
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: all is as it was published")
 
 
 @app.command()

@@ -6,9 +6,7 @@ with one line that names the file and the cure; a damaged file is used when at l
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,20 +16,25 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.codec.context import Flags
-from av.container.input import InputContainer
-from av.error import EOFError as AvEOFError
-from av.error import FFmpegError
-from av.stream import Disposition
 from jaxtyping import Float32, UInt8
 
-# Beyond this jump it is cheaper to seek to a keyframe than to decode everything between two wanted frames.
-_SEEK_AHEAD_S = 8.0
+from avgeo.decode import (
+    ClipError,
+    audio_stream,
+    decode,
+    frames_at,
+    is_image,
+    open_media,
+    resampled,
+    scanned_s,
+    stated_s,
+    upright,
+    video_stream,
+)
+
+__all__ = ["ClipError", "Kind", "MediaInfo", "probe", "read_audio", "read_frames", "write_clip"]
 
 Kind = Literal["video", "audio", "image"]
-
-
-class ClipError(ValueError):
-    """A media file that cannot be used; the message names the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,14 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
 
     A cover picture inside an audio file is no video; a photo has kind "image", duration 0, `has_video` False.
     """
-    with _open(path) as container:
-        video, audio = _video_stream(container), _audio_stream(container)
+    with open_media(path) as container:
+        video, audio = video_stream(container), audio_stream(container)
         if video is None and audio is None:
             raise ClipError(f"{path}: holds neither sound nor picture; give a video or audio file")
-        still = video is not None and _is_image(container)
+        still = video is not None and is_image(container)
         width = height = None
         if video is not None:
-            first = next(_decode(container, video), None)
+            first = next(decode(container, video), None)
             if first is None:
                 if audio is None:
                     raise ClipError(f"{path}: no picture can be decoded (truncated?); copy the file again")
@@ -74,7 +77,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
                 turned = first.rotation % 180 != 0
                 width, height = (first.height, first.width) if turned else (first.width, first.height)
         streams = [stream for stream in (video, audio) if stream is not None]
-        duration_s = 0.0 if still else max(_announced_s(container, stream) for stream in streams)
+        duration_s = 0.0 if still else max(stated_s(container, stream) for stream in streams)
         rate = None if video is None or still else (video.average_rate or video.base_rate)
         info = MediaInfo(
             kind="image" if still else "video" if video is not None else "audio",
@@ -101,15 +104,15 @@ def read_audio(
     if sample_rate_hz <= 0 or (max_s is not None and max_s <= 0):
         raise ValueError(f"sample_rate_hz={sample_rate_hz} and max_s={max_s} must be positive")
     limit = None if max_s is None else max(1, round(max_s * sample_rate_hz))
-    with _open(path) as container:
-        stream = _audio_stream(container)
+    with open_media(path) as container:
+        stream = audio_stream(container)
         if stream is None:
             raise ClipError(f"{path}: has no sound track; give a clip with sound")
-        announced_s = _announced_s(container, stream)
+        announced_s = stated_s(container, stream)
         chunks, count = [], 0
         # The last AAC packet is padded; MP4 states the true length.
         true_count = round(announced_s * sample_rate_hz) if "mp4" in container.format.name else None
-        for chunk in _resampled(_decode(container, stream), sample_rate_hz):
+        for chunk in resampled(decode(container, stream), sample_rate_hz):
             chunks.append(chunk)
             count += len(chunk)
             if limit is not None and count >= limit:
@@ -133,25 +136,33 @@ def read_frames(
     """
     if min(count, width, height) < 1:
         raise ValueError(f"count={count}, width={width} and height={height} must be at least 1")
-    with _open(path) as container:
-        stream = _video_stream(container)
+    with open_media(path) as container:
+        stream = video_stream(container)
         if stream is None:
             raise ClipError(f"{path}: has no picture; give a video")
-        announced_s = 0.0 if _is_image(container) else _announced_s(container, stream)
-        if announced_s <= 0 and not _is_image(container):
-            announced_s = _scanned_s(path)
+        announced_s = 0.0 if is_image(container) else stated_s(container, stream)
+        if announced_s <= 0 and not is_image(container):
+            announced_s = scanned_s(path)
         start_s = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
         targets = start_s + (np.arange(count) + 0.5) * announced_s / count
         shown: list[UInt8[np.ndarray, "height width 3"]] = []
         reached_s, last_pts, last_picture = 0.0, None, None
-        for frame, decoded_s in _frames_at(container, stream, targets):
+        for frame, decoded_s in frames_at(container, stream, targets):
             reached_s = max(reached_s, decoded_s - start_s)
             if last_picture is None or frame.pts is None or frame.pts != last_pts:
-                last_pts, last_picture = frame.pts, _picture(frame, width, height)
+                last_pts, last_picture = frame.pts, upright(frame, width, height)
             shown.append(last_picture)
     if not shown or reached_s < 0.48 * announced_s:  # one frame asked for lies at exactly one half
         raise _truncated(path, "picture", reached_s, announced_s)
     return np.stack(shown)
+
+
+def _with_scanned_duration(info: MediaInfo, path: str | os.PathLike[str]) -> MediaInfo:
+    return replace(info, duration_s=scanned_s(path))
+
+
+def _truncated(path: str | os.PathLike[str], what: str, decoded_s: float, stated_s: float) -> ClipError:
+    return ClipError(f"{path}: truncated: {decoded_s:.1f} s of {stated_s:.1f} s of {what} decode; copy the file again")
 
 
 # --- writing ---
@@ -235,152 +246,3 @@ def _filled(packet: av.Packet) -> av.Packet:
     filled.pts, filled.dts, filled.duration = packet.pts, packet.dts, packet.duration
     filled.time_base, filled.stream, filled.is_keyframe = packet.time_base, packet.stream, packet.is_keyframe
     return filled
-
-
-# --- FFmpeg, politely ---
-
-
-@contextlib.contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
-    file = Path(path)
-    if file.is_dir():
-        raise ClipError(f"{file}: is a directory; give a media file")
-    if not file.exists():
-        raise ClipError(f"{file}: no such file; check the path")
-    if file.stat().st_size == 0:
-        raise ClipError(f"{file}: is empty (0 bytes); copy the file again")
-    try:
-        container = av.open(str(file), metadata_errors="ignore")
-    except FFmpegError as error:
-        why = _one_line(error.strerror or error)
-        raise ClipError(f"{file}: no media file, or truncated ({why}); copy or convert it again") from None
-    except OSError as error:
-        raise ClipError(f"{file}: cannot be opened ({_one_line(error)})") from None
-    with container:
-        if container.format.name == "tty":  # FFmpeg draws a .txt file as ANSI art
-            raise ClipError(f"{file}: is a text file; give a media file")
-        yield container
-
-
-def _video_stream(container: InputContainer) -> Any | None:
-    """The first stream of pictures that is not a cover, or None. (PyAV's stream classes are untyped here.)"""
-    for stream in container.streams.video:
-        cover = bool(stream.disposition & Disposition.attached_pic)
-        if not cover and stream.codec_context is not None and stream.codec_context.width > 0:
-            return stream
-    return None
-
-
-def _audio_stream(container: InputContainer) -> Any | None:
-    for stream in container.streams.audio:
-        if stream.codec_context is not None and stream.rate:
-            return stream
-    return None
-
-
-def _is_image(container: InputContainer) -> bool:
-    return container.format.name == "image2" or container.format.name.endswith("_pipe")
-
-
-def _announced_s(container: InputContainer, stream: Any) -> float:
-    """The duration that the file's headers state for `stream`, in seconds; 0 when they state none."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration and container.duration > 0 else 0.0
-
-
-def _decode(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Decoded frames of one stream; damaged packets are skipped and a cut file simply ends."""
-    if not stream.codec_context.is_open:  # after a seek it is, and the type stays
-        stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (AvEOFError, FFmpegError):
-            packet = None
-        if packet is None:
-            break
-        try:
-            yield from packet.decode()
-        except AvEOFError:
-            break
-        except FFmpegError:
-            continue
-
-
-def _resampled(frames: Iterator[Any], sample_rate_hz: int) -> Iterator[Float32[np.ndarray, " samples"]]:
-    """Mono float chunks at the wanted rate. A stream that changes its layout gets a fresh resampler."""
-    resampler, layout = None, None
-    for frame in frames:
-        frame.pts = None  # gaps after damaged packets would be errors to the resampler
-        now = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if now != layout:
-            if resampler is not None:
-                yield from (part.to_ndarray()[0] for part in resampler.resample(None))
-            resampler, layout = AudioResampler(format="flt", layout="mono", rate=sample_rate_hz), now
-        assert resampler is not None
-        yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
-    if resampler is not None:
-        yield from (part.to_ndarray()[0] for part in resampler.resample(None))
-
-
-def _frames_at(container: InputContainer, stream: Any, targets: np.ndarray) -> Iterator[tuple[Any, float]]:
-    """For each time in ascending `targets` (seconds) the frame on show then (the last one at or before it),
-    and how far into the file pictures are known to decode, in seconds."""
-    frames = _decode(container, stream)
-    current = following = None
-    for target in targets:
-        position = _time_s(following if following is not None else current)
-        if stream.time_base and target - position > _SEEK_AHEAD_S:
-            with contextlib.suppress(FFmpegError):
-                container.seek(int(target / stream.time_base), stream=stream, backward=True)
-                frames, following = _decode(container, stream), None
-        while True:
-            if following is None:
-                following = next(frames, None)
-            if following is None or (current is not None and _time_s(following) > target):
-                break
-            current, following = following, None
-        if current is None:
-            return
-        yield current, _time_s(following) if following is not None else _end_s(current)
-
-
-def _time_s(frame: Any | None) -> float:
-    return 0.0 if frame is None or frame.time is None else float(frame.time)
-
-
-def _end_s(frame: Any) -> float:
-    return _time_s(frame) + float((frame.duration or 0) * (frame.time_base or 0))
-
-
-def _picture(frame: Any, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
-    """One frame as RGB, turned upright by its display matrix (counterclockwise degrees)."""
-    quarter_turns = round(frame.rotation / 90) % 4
-    if quarter_turns % 2:
-        width, height = height, width
-    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
-    return np.ascontiguousarray(np.rot90(image, quarter_turns))
-
-
-def _scanned_s(path: str | os.PathLike[str]) -> float:
-    """Duration from packet times, for files whose headers state none (live WebM, raw streams)."""
-    end = 0.0
-    with _open(path) as container, contextlib.suppress(FFmpegError):
-        for packet in container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    return end
-
-
-def _with_scanned_duration(info: MediaInfo, path: str | os.PathLike[str]) -> MediaInfo:
-    return replace(info, duration_s=_scanned_s(path))
-
-
-def _truncated(path: str | os.PathLike[str], what: str, decoded_s: float, stated_s: float) -> ClipError:
-    return ClipError(f"{path}: truncated: {decoded_s:.1f} s of {stated_s:.1f} s of {what} decode; copy the file again")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

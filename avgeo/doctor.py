@@ -25,8 +25,9 @@ _CORE = (
 )
 _EXTRAS = {
     "book": ("jupyter_book", "jupytext", "papermill", "geomstats", "ipykernel"),
-    "curate": ("gpxpy",),
-    "detectors": ("silero_vad",),
+    "curate": ("gpxpy", "onnxruntime", "silero_vad"),
+    "download": ("yt_dlp",),
+    "privacy": ("cv2",),
     "scale": ("ray",),
     "dev": ("pytest", "nbmake", "hypothesis"),
 }

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 ENGINES = ("local", "process", "ray")
+MEMORY_BYTES = 6 << 30
+"""What one isolated worker may take: a damaged file must not take the machine."""
 
 
 class EngineError(ValueError):
@@ -44,19 +48,29 @@ def map_items(
     description: str = "",
     unit: str = "item",
     sizes: Sequence[int] | None = None,
+    failed: Callable[[Item, str], Result] | None = None,
+    time_limit_s: float | None = None,
 ) -> Iterator[Result]:
     """`function(item)` for every item, lazily and in order, with a progress bar.
 
     `function` and the items must pickle. `workers` counts processes (default: this machine's cores); one worker, or
     one item, runs in this process whatever the engine. An exception in a worker is raised here. `sizes` says how many
     units of the progress bar each item stands for; such items are large and go to the workers one at a time.
+
+    With `failed`, an item that kills its worker, or keeps it busy beyond `time_limit_s`, costs that worker alone:
+    `failed(item, why)` stands in for its result. Processes and Ray then isolate every item; "local" cannot.
     """
     check_engine(engine)
     workers = workers or default_workers()
     counts = [1] * len(items) if sizes is None else sizes
     chunk = max(1, min(16, len(items) // (4 * workers))) if sizes is None else 1
+    if failed is not None and engine != "local":
+        isolate = _isolated_by_ray if engine == "ray" else _isolated
+        results = isolate(function, items, workers, failed, time_limit_s)
+    else:
+        results = _results(function, items, engine, workers, chunk)
     with tqdm(total=sum(counts), desc=description, unit=unit, disable=None) as bar:
-        for result, count in zip(_results(function, items, engine, workers, chunk), counts, strict=True):
+        for result, count in zip(results, counts, strict=True):
             bar.update(count)
             yield result
 
@@ -79,6 +93,46 @@ def _results(
                 raise
 
 
+def _isolated(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    failed: Callable[[Item, str], Result],
+    time_limit_s: float | None,
+) -> Iterator[Result]:
+    """Like `_results` on processes, each of which may be lost."""
+    from pebble import ProcessExpired, ProcessPool
+
+    context: Any = multiprocessing.get_context("spawn")
+    with ProcessPool(workers, context=context, initializer=_start_isolated_worker) as pool:
+        try:
+            results = pool.map(function, items, timeout=time_limit_s).result()
+            for item in items:
+                try:
+                    yield next(results)
+                except TimeoutError:
+                    yield failed(item, f"takes longer than {time_limit_s:g} s")
+                except ProcessExpired as error:
+                    yield failed(item, f"ended its process ({_ending(error.exitcode)})")
+        finally:
+            pool.stop()  # nothing is waited for: some library's threads may not want to end
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit status {exit_code}"
+
+
+def _start_isolated_worker() -> None:
+    _start_worker()
+    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limits on Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+
+
 def _start_worker() -> None:
     """Workers share the cores: one thread each; they go without a word on Ctrl-C, and when their parent is killed."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -95,10 +149,43 @@ def _follow_parent() -> None:
 
 
 def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    import ray  # pyright: ignore[reportMissingImports]  # the extra `scale`
-
-    ray.init(ignore_reinit_error=True, num_cpus=None if ray.is_initialized() else workers, log_to_driver=False)
+    ray = _ray(workers)
     remote = ray.remote(function)
     pending = [remote.remote(item) for item in items]
     for reference in pending:
         yield ray.get(reference)
+
+
+def _isolated_by_ray(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    failed: Callable[[Item, str], Result],
+    time_limit_s: float | None,
+) -> Iterator[Result]:
+    """Like `_ray_results`; few tasks wait at a time, so that a limit counts from about when a task begins."""
+    ray = _ray(workers)
+    remote = ray.remote(function).options(max_retries=0)
+    ahead = 4 * workers
+    pending = deque(remote.remote(item) for item in items[:ahead])
+    for number, item in enumerate(items):
+        reference = pending.popleft()
+        try:
+            result = ray.get(reference, timeout=None if time_limit_s is None else 2 * time_limit_s)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(reference, force=True)
+            result = failed(item, f"takes longer than {time_limit_s:g} s")
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            result = failed(item, f"ended its process ({type(error).__name__})")
+        if number + ahead < len(items):
+            pending.append(remote.remote(items[number + ahead]))
+        yield result
+
+
+def _ray(workers: int) -> Any:
+    """Ray, started here or joined where `RAY_ADDRESS` says."""
+    import ray  # pyright: ignore[reportMissingImports]  # the extra `scale`
+
+    elsewhere = ray.is_initialized() or "RAY_ADDRESS" in os.environ
+    ray.init(ignore_reinit_error=True, num_cpus=None if elsewhere else workers, log_to_driver=False)
+    return ray

@@ -96,7 +96,7 @@ class Pipeline:
         """Log-mel patches and thumbnails of every clip."""
         return build(
             "features", self._make_features, settings=self.profile.atoms, seed=self.seed,
-            inputs={"world": self.world}, code=("clips", "engine", "perceive/encoders"), only_find=self.only_find,
+            inputs={"world": self.world}, code=("clips", "decode", "perceive/encoders"), only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property

@@ -6,8 +6,12 @@ A profile is the only configuration there is. `smoke` runs on two CPU cores in m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 class ProfileError(ValueError):
@@ -30,6 +34,59 @@ class WorldSettings:
     speech: str = "formant"  # or "espeak", with the extra `voices`
     test_fraction: float = 0.25
     val_fraction: float = 0.25
+
+
+@dataclass(frozen=True)
+class CurateSettings:
+    """Curation of real media: the gates' thresholds, and what the benchmark is to hold.
+
+    `need` names modalities (picture, sound) that an item must have; none: any one will do. `licences` names those
+    allowed (prefixes of SPDX-like names, e.g. CC0, CC-BY); none: any, and unknown ones too unless `licence_required`.
+    """
+
+    need: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # gates that do not judge
+    # gates
+    licences: tuple[str, ...] = ()
+    licence_required: bool = False
+    near_shore_km: float = 25.0
+    agree_km: float = 5.0  # between two statements about one recording
+    country_km: float = 100.0  # outside the country named
+    clock_gap_min: float = 60.0  # between the stated UTC offset and the clocks kept near by
+    min_duration_s: float = 0.5
+    max_duration_s: float = 4 * 3600.0
+    min_side_px: int = 48
+    max_pixels: int = 120_000_000
+    max_fps: float = 1000.0
+    min_decoded: float = 0.95  # share of the announced duration that decodes
+    frozen_share: float = 0.95  # of the time in which nothing moves
+    black_luma: float = 20.0  # 0 to 255, of the brightest frame's 95th percentile
+    silence_dbfs: float = -70.0
+    silent_share: float = 0.9  # of the time below silence_dbfs
+    clipped_share: float = 0.02
+    voiceover_share: float = 0.8  # of the time in which someone speaks
+    voiceover_db: float = 27.0  # speech above the quietest 5 % of its span; after 20 s of speech:
+    voiceover_long_db: float = 15.0
+    music_score: float = 0.75
+    caption_score: float = 0.5
+    picture_bits: float = 0.5  # per cell: less shows nothing
+    sound_bits: float = 0.25  # per band and 0.26 s: less is steady noise
+    duplicate_picture_bits: int = 7  # of 64, between perceptual hashes of pictures that are then compared
+    duplicate_picture_share: float = 0.62  # of the parts of two pictures that agree
+    duplicate_sound_share: float = 0.15  # of bits that differ between fingerprints
+    # limits of one item's examination
+    examine_s: float = 600.0  # of sound and picture that are looked at
+    time_limit_s: float = 300.0
+    # the benchmark
+    place_radius_km: float = 1.0
+    separation_km: float = 1.0
+    places: int | None = None  # how many at most, None: all there are
+    clips_per_place: int | None = None
+    max_country_share: float = 1.0
+    max_uploader_share: float = 1.0
+    coarsen_km: float = 0.0
+    test_fraction: float = 0.2
+    val_fraction: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -120,6 +177,7 @@ class Profile:
 
     name: str
     world: WorldSettings = field(default_factory=WorldSettings)
+    curate: CurateSettings = field(default_factory=CurateSettings)
     atoms: AtomSettings = field(default_factory=AtomSettings)
     reason: ReasonSettings = field(default_factory=ReasonSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
@@ -150,6 +208,15 @@ def _profiles() -> dict[str, Profile]:
     )
     full = Profile(
         "full",
+        curate=replace(
+            smoke.curate,
+            need=("picture", "sound"),
+            licence_required=True,
+            places=1000,
+            clips_per_place=20,
+            max_country_share=0.1,
+            max_uploader_share=0.02,
+        ),
         world=replace(colab.world, clips_per_place=20, duration_s=10.0, width=320, height=240, fps=8),
         atoms=replace(colab.atoms, atoms=2048, epochs=60, frames=4, mixtures=20_000),
         reason=replace(
@@ -170,3 +237,37 @@ def get_profile(name: str) -> Profile:
         return PROFILES[name]
     except KeyError:
         raise ProfileError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}") from None
+
+
+def changed(settings: CurateSettings, assignments: Iterable[str]) -> CurateSettings:
+    """`settings` with "name=value" texts applied; lists are joined by commas, "none" is None.
+
+    Raises `ProfileError` for a name that there is not (it gives those there are) and for a value of another type.
+    """
+    kinds = get_type_hints(type(settings))
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, text = (part.strip() for part in assignment.partition("="))
+        if not separator or name not in kinds:
+            raise ProfileError(f"{assignment!r} is no setting: write NAME=VALUE with one of {', '.join(kinds)}")
+        try:
+            values[name] = _parsed(text, kinds[name])
+        except ValueError:
+            kind = getattr(kinds[name], "__name__", kinds[name])
+            raise ProfileError(f"{name}={text}: not of the type {kind}") from None
+    return replace(settings, **values)
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if NoneType in kinds and text.lower() == "none":
+        return None
+    if bool in kinds:
+        if text.lower() not in _BOOLEANS:
+            raise ValueError(text)
+        return _BOOLEANS[text.lower()]
+    if int in kinds:
+        return int(text)
+    if float in kinds:
+        return float(text)
+    return text if str in kinds else tuple(part.strip() for part in text.split(",") if part.strip())

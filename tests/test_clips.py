@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import struct
 import time
 import wave
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -332,3 +335,47 @@ def test_real_media() -> None:
         assert probe(path).kind == "audio" and len(read_audio(path, RATE, max_s=3.0)) <= 3 * RATE
     with pytest.raises(ClipError):
         read_audio(mirror / "xeno_canto" / "index.csv", RATE)
+
+
+@pytest.mark.parametrize("name", ["img%03d.jpg", "http:x.jpg", "concat:a.jpg", "-i.jpg", "$(x) 'y'.jpg", "a\nb.jpg"])
+def test_a_name_is_only_a_name(tmp_path, name):
+    """FFmpeg takes some names for patterns, addresses or lists."""
+    Image.new("RGB", (64, 48), "green").save(tmp_path / name)
+    info = probe(tmp_path / name)
+    assert (info.kind, info.width, info.height) == ("image", 64, 48)
+    assert read_frames(tmp_path / name, 1, 8, 8).shape == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8", "txt"])
+def test_a_playlist_opens_nothing(tmp_path, text, suffix):
+    """A file that FFmpeg would follow to another file is no medium."""
+    write_clip(tmp_path / "secret.mp4", np.zeros((4, 32, 32, 3), np.uint8), 4, np.zeros(RATE, np.float32), RATE)
+    (tmp_path / f"list.{suffix}").write_text(text.format(tmp_path / "secret.mp4"))
+    with pytest.raises(ClipError, match="no media file"):
+        probe(tmp_path / f"list.{suffix}")
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ClipError, match="not a regular file"):
+        probe(tmp_path / "pipe.mp4")
+
+
+def test_a_picture_larger_than_memory_is_not_decoded(tmp_path):
+    """A PNG of a few kilobytes that announces 1.6 thousand million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(100_000)))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ClipError):
+        probe(tmp_path / "bomb.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB; decoded it would be 4.8 GB

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 
-from avgeo.engine import ENGINES, EngineError, default_workers, map_items
+from avgeo.engine import ENGINES, MEMORY_BYTES, EngineError, default_workers, map_items
 
 
 def square(x: int) -> int:
@@ -30,3 +34,33 @@ def test_unknown_engine_names_the_valid_ones():
     with pytest.raises(EngineError, match="local, process, ray"):
         list(map_items(square, [1], engine="spark"))
     assert default_workers() >= 1
+
+
+def dangerous(x: int) -> str:
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if x == 5:
+        time.sleep(600)
+    if x == 7:
+        try:
+            bytearray(2 * MEMORY_BYTES)
+        except MemoryError:
+            return "too much"
+    return str(x)
+
+
+def test_an_item_that_kills_its_worker_costs_that_item_alone():
+    """A crash, a hang and a glutton among others: each is named, none is lost, nothing is out of order."""
+
+    def failed(item: int, why: str) -> str:
+        return f"{item} {why}"
+
+    found = list(map_items(dangerous, range(10), engine="process", workers=2, failed=failed, time_limit_s=2.0))
+    expected = [str(x) for x in range(10)]
+    expected[3], expected[5], expected[7] = "3 ended its process (SIGSEGV)", "5 takes longer than 2 s", "too much"
+    assert found == expected
+
+
+def test_isolated_workers_still_raise_what_the_function_raises():
+    with pytest.raises(ValueError, match="thirteen"):
+        list(map_items(square, [1, 13, 2], engine="process", workers=2, failed=lambda item, why: -1))

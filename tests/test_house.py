@@ -64,21 +64,22 @@ def tracked() -> list[Path]:
 
 def test_required_packages_are_declared():
     assert requirements("book", "dev").keys() >= REQUIRED
-    assert {"book", "detectors", "curate", "scale", "dev"} <= PROJECT["optional-dependencies"].keys()
+    offered = {"book", "curate", "download", "privacy", "scale", "voices", "dev"}
+    assert offered <= PROJECT["optional-dependencies"].keys()
 
 
 def test_constraints_pin_every_dependency_within_its_range():
     pinned = pins()
-    for name, requirement in requirements("book", "curate", "detectors", "scale", "dev").items():
+    for name, requirement in requirements("book", "curate", "download", "privacy", "scale", "voices", "dev").items():
         assert name in pinned, f"constraints.txt does not pin {name}"
         assert pinned[name] in requirement.specifier, f"constraints.txt pins {name} outside {requirement.specifier}"
 
 
 def test_environment_matches_pyproject():
     given = conda()
-    for name, requirement in requirements("book", "curate", "dev").items():
+    for name, requirement in requirements("book", "curate", "privacy", "dev").items():
         assert given.get(CONDA_NAMES.get(name, name)) == requirement.specifier, f"environment.yml: {name}"
-    known = {CONDA_NAMES.get(name, name) for name in requirements("book", "curate", "dev")}
+    known = {CONDA_NAMES.get(name, name) for name in requirements("book", "curate", "privacy", "dev")}
     assert given.keys() - known == {"python", "pip"}
     assert given["python"] == SpecifierSet(PROJECT["requires-python"])
 

@@ -110,6 +110,15 @@ def table(df: pd.DataFrame, caption: str, index: bool = False, digits: int = 3) 
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=index)}"}, raw=True)
 
 
+def provenance(card: Mapping[str, Any]) -> str:
+    """Where a number from a run card comes from, for a caption: command, seed, commit, machine, time."""
+    minutes = card["seconds"] / 60
+    took = f"{minutes:.0f} min" if minutes >= 2 else f"{card['seconds']:.0f} s"
+    machine = f"{card['machine']['cores']} cores, {card['machine']['device']}"
+    made = f"`{card['command']}`, seed {card['seed']}, commit {card['commit']}"
+    return f"run card: {made}, {machine}, {took}, {card['began'][:10]}"
+
+
 def players(files: Sequence[Path], captions: Sequence[str]) -> None:
     """Display MP4 clips side by side, each to be played with its sound, under its caption (plain text).
 

@@ -1,187 +1,255 @@
-"""Gates: each measures one thing about an item and says why it is kept out, or None.
+"""The gates in their order, what each asks, and how one item goes through them.
 
-A gate is a plain function that returns a `Verdict`; `examine` runs them from cheap to dear and stops at the
-first that closes, so an item is rejected for one reason. Duplicates need the other items and are found
-afterwards.
+A gate is a plain function that returns a `Verdict`; this module only strings them together. What a source says is
+judged before anything is fetched, headers before anything is decoded. What needs the decoded signals is judged by all
+gates at once, since decoding is what costs. Duplicates, places and splits need the other items and come afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from jaxtyping import Float32
-
-from avgeo.clips import ClipError, MediaInfo, probe, read_audio, read_frames
+from avgeo.clips import ClipError, MediaInfo, probe
+from avgeo.curate import fingerprint, localisable, music, picture, privacy, sound, speech
+from avgeo.curate.candidate import Candidate
+from avgeo.curate.coordinates import coordinates
+from avgeo.curate.licence import licence
 from avgeo.curate.location import Location
 from avgeo.curate.metadata import read_locations
-from avgeo.curate.sources import UNKNOWN, Candidate, CurateError
+from avgeo.curate.signals import Signals, missing, read_signals
+from avgeo.curate.verdict import Verdict
+from avgeo.profiles import CurateSettings
 
-GATES = ("media", "readable", "licence", "coordinates", "streams", "duration", "silent", "duplicate")
 MODALITIES = ("picture", "sound")
-_LISTEN_HZ = 8_000
-_LISTEN_S = 600.0  # silence is judged on the first ten minutes
-_LOOK_PX = 32
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Thresholds of the gates. `need` names the modalities an item must have; if none, any one will do."""
+class Gate:
+    """What a gate asks, and the settings that are its thresholds."""
 
-    need: tuple[str, ...] = ()
-    min_duration_s: float = 0.5
-    silence_dbfs: float = -70.0
-    licence_required: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.need if name not in MODALITIES]
-        if unknown:
-            raise CurateError(f"need: unknown modality {unknown[0]!r}; choose from {', '.join(MODALITIES)}")
-        if not 0 <= self.min_duration_s < math.inf:
-            raise CurateError(f"min_duration_s must be 0 or more seconds, got {self.min_duration_s}")
+    asks: str
+    thresholds: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate measured, and why the item is kept out (None: it may pass)."""
+GATES = {
+    "media": Gate("Is it a media file, by name or by content?"),
+    "licence": Gate("Is its licence known and among those allowed?", ("licences", "licence_required")),
+    "download": Gate("Could it be fetched, whole and within the limits?"),
+    "readable": Gate(
+        "Is all of it there, and does it decode in time?", ("min_decoded", "examine_s", "time_limit_s", "max_pixels")
+    ),
+    "coordinates": Gate(
+        "Is a possible place stated, on land or near the shore, and does nothing contradict it?",
+        ("near_shore_km", "agree_km"),
+    ),
+    "streams": Gate("Has it the modalities that are needed?", ("need",)),
+    "duration": Gate("Is it long enough, and not too long?", ("min_duration_s", "max_duration_s")),
+    "resolution": Gate("Is its picture of a usable size and rate?", ("min_side_px", "max_pixels", "max_fps")),
+    "frozen": Gate("Does anything in the picture move?", ("frozen_share",)),
+    "black": Gate("Is there a picture at all?", ("black_luma",)),
+    "silent": Gate("Is there a sound at all?", ("silence_dbfs",)),
+    "clipped": Gate("Was the recording overdriven?", ("clipped_share",)),
+    "voiceover": Gate("Does a narrator's voice lie over the scene?", ("voiceover_share",)),
+    "music": Gate("Is music laid over the scene?", ("music_score",)),
+    "captions": Gate("Are captions burned into the picture?", ("caption_score",)),
+    "localisable": Gate("Is there anything to go by, in sound or picture?", ("localisable_bits",)),
+    "privacy": Gate("Are there faces or number plates? (A flag, never a rejection.)"),
+    "duplicate": Gate("Is it a copy of another item?", ("duplicate_picture_bits", "duplicate_sound_share")),
+    "surplus": Gate(
+        "Do its place, country and uploader have room for it?",
+        ("place_radius_km", "separation_km", "places", "clips_per_place", "max_country_share", "max_uploader_share"),
+    ),
+    "leak": Gate("Would it carry something from one split into another?", ("test_fraction", "val_fraction")),
+}
 
-    gate: str
-    measurement: float | str | None
-    reason: str | None
 
-
-def _short(error: Exception, path: Path) -> str:
+def short(error: Exception, path: Path) -> str:
     """An error without the file's name, which the rejects table has in a column of its own."""
     return " ".join(str(error).replace(f"{path}: ", "").split())[:300]
 
 
+# --- gates that are too small for a module ---
+
+
 def media(candidate: Candidate) -> Verdict:
     """It is a media file, by name or by content."""
-    return Verdict("media", candidate.path.suffix.lower(), candidate.problem)
+    suffix = candidate.path.suffix.lower()[:12] if candidate.path is not None else None
+    return Verdict("media", {"suffix": suffix}, candidate.problem)
 
 
-def licence(candidate: Candidate, required: bool) -> Verdict:
-    """Its licence is known, if that is required. (Folders rarely say.)"""
-    missing = required and candidate.licence in ("", UNKNOWN)
-    return Verdict("licence", candidate.licence, "no licence is known" if missing else None)
+def streams(info: MediaInfo, settings: CurateSettings) -> Verdict:
+    """It has the modalities asked for. A photo has a picture; a video needs its frames."""
+    present = {"picture": info.has_video or info.kind == "image", "sound": info.has_audio}
+    lacking = [name for name in settings.need if not present[name]]
+    has = "+".join(name for name in MODALITIES if present[name])
+    codecs = "+".join(name for name in (info.video_codec, info.audio_codec) if name)
+    reason = f"has no {' and no '.join(lacking)}" if lacking else None
+    return Verdict("streams", {"has": has, "codecs": codecs}, reason)
 
 
-def readable(path: Path) -> tuple[Verdict, MediaInfo | None]:
-    """Its header can be read and a first picture or sound is there."""
+def duration(info: MediaInfo, settings: CurateSettings) -> Verdict:
+    """It is long enough and not too long; photos have no duration."""
+    if info.kind == "image":
+        return Verdict("duration", skipped="a photo has no duration")
+    reason = None
+    if info.duration_s < settings.min_duration_s:
+        reason = f"{info.duration_s:.2f} s is shorter than {settings.min_duration_s:g} s"
+    elif info.duration_s > settings.max_duration_s:
+        reason = f"{info.duration_s:.0f} s is longer than {settings.max_duration_s:g} s"
+    return Verdict("duration", {"duration_s": round(info.duration_s, 3)}, reason)
+
+
+def readable(path: Path, settings: CurateSettings) -> tuple[Verdict, MediaInfo | None]:
+    """Its headers can be read, and a first picture decodes."""
+    oversize = _oversize(path, settings.max_pixels)
+    if oversize is not None:
+        return oversize, None
     try:
         info = probe(path)
     except (ClipError, OSError) as error:
-        return Verdict("readable", None, _short(error, path)), None
+        return Verdict("readable", reason=short(error, path)), None
     except Exception as error:  # FFmpeg's own complaints about damaged headers
-        return Verdict("readable", None, f"cannot be read: {type(error).__name__}: {_short(error, path)}"), None
-    return Verdict("readable", info.kind, None), info
+        return Verdict("readable", reason=f"cannot be read: {type(error).__name__}: {short(error, path)}"), None
+    return Verdict("readable", {"kind": info.kind}), info
 
 
-def coordinates(locations: Sequence[Location]) -> tuple[Verdict, Location | None]:
-    """Something in or beside the file states a possible place; the first usable statement is taken."""
-    usable = next((location for location in locations if location.fault is None), None)
-    if usable is not None:
-        return Verdict(
-            "coordinates", f"{usable.kind} {usable.latitude_deg:.6f} {usable.longitude_deg:.6f}", None
-        ), usable
-    if not locations:
-        return Verdict("coordinates", None, "no coordinates in the file or beside it"), None
-    faults = "; ".join(dict.fromkeys(f"{location.kind}: {location.fault}" for location in locations))
-    return Verdict("coordinates", len(locations), faults[:500]), None
+def _oversize(path: Path, max_pixels: int) -> Verdict | None:
+    """A photo that announces more pixels than are ever decoded, from its header alone."""
+    from PIL import Image
 
-
-def streams(info: MediaInfo, need: Sequence[str]) -> Verdict:
-    """It has the modalities asked for. A photo has a picture; a video needs its frames."""
-    present = {"picture": info.has_video or info.kind == "image", "sound": info.has_audio}
-    missing = [name for name in need if not present[name]]
-    has = "+".join(name for name in MODALITIES if present[name])
-    return Verdict("streams", has, f"has no {' and no '.join(missing)}" if missing else None)
-
-
-def duration(info: MediaInfo, min_duration_s: float) -> Verdict:
-    """It is long enough; photos have no duration."""
-    short = info.kind != "image" and info.duration_s < min_duration_s
-    reason = f"{info.duration_s:.2f} s is shorter than {min_duration_s:g} s" if short else None
-    return Verdict("duration", info.duration_s, reason)
-
-
-def decodes(path: Path, info: MediaInfo) -> tuple[Verdict, Float32[np.ndarray, " samples"] | None]:
-    """Its sound and pictures really decode, as `avgeo.clips` decodes them; gives the sound on the way."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # it would warn; the gate decides
     try:
-        samples = read_audio(path, _LISTEN_HZ, _LISTEN_S) if info.has_audio else None
-        if info.kind != "audio":
-            read_frames(path, 2, _LOOK_PX, _LOOK_PX)
+        with Image.open(path) as image:
+            width, height = image.size
+    except Exception:  # no image that Pillow knows: FFmpeg will say
+        return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if width * height <= max_pixels:
+        return None
+    measured = {"width_px": width, "height_px": height}
+    return Verdict("resolution", measured, f"{width} x {height} pixels are more than {max_pixels}")
+
+
+def decoded(path: Path, info: MediaInfo, settings: CurateSettings) -> tuple[Verdict, Signals | None]:
+    """All of it is there and decodes, within the time limit; gives the signals on the way."""
+    try:
+        signals = read_signals(path, info, settings.examine_s, settings.time_limit_s)
+        lacks = missing(path, signals, settings.examine_s, settings.min_decoded)
     except (ClipError, OSError) as error:
-        return Verdict("readable", info.kind, _short(error, path)), None
+        return Verdict("readable", {"kind": info.kind}, short(error, path)), None
     except Exception as error:  # FFmpeg's own complaints about damaged streams
-        return Verdict("readable", info.kind, f"does not decode: {type(error).__name__}: {_short(error, path)}"), None
-    return Verdict("readable", info.kind, None), samples
+        reason = f"does not decode: {type(error).__name__}: {short(error, path)}"
+        return Verdict("readable", {"kind": info.kind}, reason), None
+    measured = {
+        "kind": info.kind, "sound_s": round(signals.sound_s, 2), "picture_s": round(signals.picture_s, 2),
+        "damaged_packets": signals.damaged,
+    }  # fmt: skip
+    flags = (f"{signals.damaged} damaged packets",) if signals.damaged else ()
+    return Verdict("readable", measured, lacks, flags), signals
 
 
-def silent(samples: Float32[np.ndarray, " samples"] | None, silence_dbfs: float) -> Verdict:
-    """Its sound, if it has any, is not silence: root mean square in dB relative to full scale."""
-    if samples is None:
-        return Verdict("silent", None, None)
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    level_dbfs = 10 * math.log10(power) if power > 0 else -math.inf
-    quiet = level_dbfs < silence_dbfs
-    reason = f"its sound is silent: {level_dbfs:.0f} dBFS is below {silence_dbfs:g} dBFS" if quiet else None
-    return Verdict("silent", level_dbfs, reason)
+_HEARD_AND_SEEN = (
+    picture.frozen, picture.black, sound.silent, sound.clipped, speech.voiceover, music.music, picture.captions,
+    localisable.localisable, privacy.privacy,
+)  # fmt: skip
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# --- one item through them ---
 
 
-def examine(candidate: Candidate, settings: Settings) -> dict[str, Any]:
-    """Run the gates over one candidate. A JSON value: `gate` and `reason` (None when it passed), what was
-    measured, and for an item that passed its place, time, duration and content hash. Does not raise for
-    damaged files.
+@dataclass
+class Examined:
+    """What the gates found about one item: their verdicts in order, and what the manifest needs of an item kept."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    location: Location | None = None
+    recorded_at: str | None = None
+    info: MediaInfo | None = None
+    sha256: str | None = None
+    pictures: list[str] | None = None
+    sound: str | None = None
+
+    @property
+    def closed(self) -> list[Verdict]:
+        """The verdicts that keep the item out, in the gates' order."""
+        return [verdict for verdict in self.verdicts if verdict.reason is not None]
+
+
+def judged(verdict: Verdict, settings: CurateSettings) -> Verdict:
+    """The verdict, or where its gate is left out by `without`, only a remark that it would have closed."""
+    if verdict.reason is None or verdict.gate not in settings.without:
+        return verdict
+    return replace(verdict, reason=None, flags=(*verdict.flags, f"{verdict.gate}: {verdict.reason}"))
+
+
+def stated(candidate: Candidate, settings: CurateSettings) -> list[Verdict]:
+    """The gates that need nothing but what the source says: before anything is fetched."""
+    verdicts = [media(candidate)]
+    if candidate.problem is None:
+        verdicts.append(licence(candidate, settings))
+        if candidate.path is None and candidate.stated:
+            verdicts.append(coordinates(list(candidate.stated), settings, country=candidate.country)[0])
+    return [judged(verdict, settings) for verdict in verdicts]
+
+
+def examine(candidate: Candidate, settings: CurateSettings, everything: bool = False) -> Examined:
+    """Run the gates over one candidate whose media are here.
+
+    Before anything is decoded, the first gate that closes ends it, unless `everything` is asked for (`--explain`).
+    Does not raise for damaged files.
     """
-    found: dict[str, Any] = {"gate": None, "reason": None}
+    found = Examined()
+    try:
+        signals = _before_decoding(candidate, settings, everything, found)
+        if signals is not None:  # one decode has paid for all of these, so all are told
+            found.verdicts += [judged(gate(signals, settings), settings) for gate in _HEARD_AND_SEEN]
+            if everything or not found.closed:
+                found.pictures = fingerprint.picture_hashes(signals)
+                found.sound = fingerprint.sound_fingerprint(signals)
+                found.sha256 = sha256(candidate.path)
+    except OSError as error:
+        found.verdicts.append(Verdict("readable", reason=f"cannot be opened: {error.strerror or error}"))
+    except MemoryError:
+        found.verdicts.append(Verdict("readable", reason="needs more memory than one item may have"))
+    return found
+
+
+def _before_decoding(
+    candidate: Candidate, settings: CurateSettings, everything: bool, found: Examined
+) -> Signals | None:
+    """Verdicts from cheap to dear; the signals, unless a gate has closed."""
 
     def closed(verdict: Verdict) -> bool:
-        if verdict.reason is not None:
-            found.update(gate=verdict.gate, reason=verdict.reason)
-        return verdict.reason is not None
+        found.verdicts.append(judged(verdict, settings))
+        return found.verdicts[-1].reason is not None and not everything
 
+    found.verdicts = stated(replace(candidate, stated=()), settings)
     path = candidate.path
-    if closed(media(candidate)):
-        return found
-    try:
-        verdict, info = readable(path)
-        if closed(verdict) or info is None:
-            return found
-        if closed(licence(candidate, settings.licence_required)):
-            return found
-        locations = read_locations(path)
-        verdict, location = coordinates(locations)
-        if closed(verdict) or location is None:
-            return found
-        if closed(streams(info, settings.need)) or closed(duration(info, settings.min_duration_s)):
-            return found
-        verdict, samples = decodes(path, info)
-        if closed(verdict) or closed(silent(samples, settings.silence_dbfs)):
-            return found
-        digest = content_hash(path)
-    except OSError as error:
-        closed(Verdict("readable", None, f"cannot be opened: {error.strerror or error}"))
-        return found
-    times = [item.recorded_at for item in locations if item.recorded_at]
-    return found | {
-        "latitude_deg": location.latitude_deg,
-        "longitude_deg": location.longitude_deg,
-        "altitude_m": location.altitude_m,
-        "recorded_at": location.recorded_at or (times[0] if times else None),
-        "location_kind": location.kind,
-        "duration_s": info.duration_s,
-        "kind": info.kind,
-        "sha256": digest,
-    }
+    if path is None or candidate.problem is not None or (found.closed and not everything):
+        return None
+    verdict, found.info = readable(path, settings)
+    if found.info is None:
+        found.verdicts.append(verdict)
+        return None
+    locations = [*read_locations(path), *candidate.stated]
+    verdict, found.location = coordinates(locations, settings, country=candidate.country)
+    times = [location.recorded_at for location in locations if location.recorded_at]
+    found.recorded_at = (found.location.recorded_at if found.location else None) or (times[0] if times else None)
+    if closed(verdict):
+        return None
+    for gate in (streams, duration, picture.resolution):
+        if closed(gate(found.info, settings)):
+            return None
+    verdict, signals = decoded(path, found.info, settings)
+    return None if closed(verdict) else signals
+
+
+def sha256(path: Path | None) -> str | None:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,8 +12,8 @@ a list of key-length-values, big-endian:
 One payload holds about a second: DEVC (device) holds STRM (streams), and in a stream the settings that come
 before the samples hold for them: SCAL divides the integers, GPSF is the fix (0 none, 2 plane, 3 space), GPSP
 the dilution of precision times 100, GPSU the UTC. GPS9 (HERO11 on) carries time, precision and fix in every
-sample instead. The Karma drone writes GPRI (MAVLink's GPS_RAW_INT: with its fix) and, in a stream of its own,
-SYST (its clock, since 1970).
+sample instead. The Karma drone writes GPRI (MAVLink's GPS_RAW_INT: with its fix), GLPI (GLOBAL_POSITION_INT: the
+filtered position, which ExifTool gives as GPSLatitude) and, in a stream of its own, SYST (its clock, since 1970).
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ _FIXED_POINT = {"q": ("i", 16), "Q": ("q", 32)}
 _MAX_DEPTH = 8
 _NO_PRECISION = 99.0  # GPSP 9999: the camera has no estimate
 _GOOD_PRECISION = 10.0
+_KM_PER_DEG = 111.195
+_FILTERED = 4  # the fix of a filtered position: as good as those of the raw ones beside it
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class Sample:
     fix: int
     precision: float
     time: datetime | None
+
+
+@dataclass(frozen=True)
+class TrackLocation(Location):
+    """The middle of a track; no sample that counts lies more than `spread_km` from it."""
+
+    spread_km: float = 0.0
 
 
 def entries(payload: bytes) -> Iterator[Entry]:
@@ -147,11 +156,14 @@ def samples(payload: bytes, _depth: int = 0) -> Iterator[Sample]:
                 if len(row) == 9 and np.isfinite(row).all() and 0 <= row[5] < 36525 and 0 <= row[6] <= 86400:
                     moment = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(days=row[5], seconds=row[6])
                     yield Sample(row[0], row[1], row[2], int(row[8]), row[7], moment)
-
         elif entry.key == "GPRI":
             for row in _scaled(entry, scale, layout):
                 if len(row) == 10:
                     yield Sample(row[1], row[2], row[3], int(row[8]), row[4], None)
+        elif entry.key == "GLPI":
+            for row in _scaled(entry, scale, layout):
+                if len(row) == 9:
+                    yield Sample(row[1], row[2], row[3], _FILTERED, 0.0, None)
 
 
 def _system_time(payload: bytes, _depth: int = 0) -> datetime | None:
@@ -177,7 +189,8 @@ def track_location(payloads: Iterable[bytes]) -> Location | None:
     """Where a telemetry track was recorded: the median of its samples with a fix, at the first one's time.
 
     None when the track has no GPS samples at all; a location with a fault when none of them has a fix.
-    Samples of poor precision count only if there are no better ones.
+    Samples of poor precision count only if there are no better ones, and a filtered track, where there is a fix, rather
+    than a raw one.
     """
     every: list[Sample] = []
     clock = None
@@ -186,9 +199,12 @@ def track_location(payloads: Iterable[bytes]) -> Location | None:
         clock = clock or _system_time(payload)
     if not every:
         return None
-    fixed = [sample for sample in every if sample.fix >= 2 and sample.precision < _NO_PRECISION]
+    filtered = [sample for sample in every if sample.fix == _FILTERED]
+    raw = [sample for sample in every if sample.fix != _FILTERED]
+    fixed = [sample for sample in raw if sample.fix >= 2 and sample.precision < _NO_PRECISION]
     if not fixed:
-        return unusable("gpmf", f"none of {len(every)} GPS samples has a fix")
+        return unusable("gpmf", f"none of {len(raw)} GPS samples has a fix")
+    fixed = filtered or fixed
     limit = max(_GOOD_PRECISION, min(sample.precision for sample in fixed))
     good = [sample for sample in fixed if sample.precision <= limit]
     places = np.array([(sample.latitude_deg, sample.longitude_deg, sample.altitude_m) for sample in good])
@@ -197,10 +213,10 @@ def track_location(payloads: Iterable[bytes]) -> Location | None:
     longitude_deg = float(places[0, 1] + np.median(turned))
     if abs(places[0, 1]) <= 180:
         longitude_deg = (longitude_deg + 180) % 360 - 180
-    return locate(
-        "gpmf",
-        float(np.median(places[:, 0])),
-        longitude_deg,
-        float(np.median(places[:, 2])),
-        iso_time(good[0].time or clock),
+    latitude_deg = float(np.median(places[:, 0]))
+    east = (turned - np.median(turned)) * np.cos(np.deg2rad(latitude_deg))
+    spread_km = float(np.hypot(east, places[:, 0] - latitude_deg).max()) * _KM_PER_DEG
+    middle = locate(
+        "gpmf", latitude_deg, longitude_deg, float(np.median(places[:, 2])), iso_time(good[0].time or clock)
     )
+    return TrackLocation(**vars(middle), spread_km=spread_km)

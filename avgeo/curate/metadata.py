@@ -12,7 +12,7 @@ from pathlib import Path
 from avgeo.curate.boxes import is_isobmff, movie_locations
 from avgeo.curate.location import Location, unusable
 from avgeo.curate.photo import photo_locations
-from avgeo.curate.sidecar import table_locations, track_locations
+from avgeo.curate.sidecar import subtitle_locations, table_locations, track_locations
 from avgeo.curate.tags import sound_locations
 
 _PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL ")
@@ -45,7 +45,7 @@ def read_locations(path: Path | str) -> list[Location]:
     except Exception as error:
         found = [unusable("metadata", f"metadata cannot be read: {type(error).__name__}: {error}")]
         recorded_at = None
-    beside = [*track_locations(path, recorded_at), *table_locations(path)]
+    beside = [*track_locations(path, recorded_at), *subtitle_locations(path), *table_locations(path)]
     return [replace(item, recorded_at=item.recorded_at or recorded_at) for item in (*found, *beside)]
 
 

@@ -7,16 +7,27 @@ import logging
 import re
 import struct
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from avgeo.curate.location import Location, locate, parse_time, unusable
-from avgeo.curate.xmp import xmp_locations
+from avgeo.curate.location import Location, iso_time, locate, parse_time, unusable
+from avgeo.curate.xmp import xmp_locations, xmp_time
 
 _HEAD = 8 << 20  # metadata lies before the picture
 _HEMISPHERES = {"GPSLatitude": ("N", "S"), "GPSLongitude": ("E", "W")}
 _STALE = timedelta(hours=15)  # the widest time zone is 14 hours from UTC
+
+
+@dataclass(frozen=True)
+class ClockedLocation(Location):
+    """A place with what its camera's clock was ahead of UTC, to the half-hour: local time less the receiver's time.
+
+    Weaker than a stated offset: a camera with a clock left at home has a fresh fix and a foreign zone.
+    """
+
+    clock_offset_min: int = 0
 
 
 def _numbers(tag: Any) -> list[float]:
@@ -57,21 +68,41 @@ def _altitude_m(tags: dict[str, Any]) -> float | None:
     return -height if below else height
 
 
+def _satellite(tags: dict[str, Any]) -> str | None:
+    """The receiver's time (UTC), which is that of its last fix."""
+    try:
+        hours, minutes, seconds = (int(value) for value in _numbers(tags["GPS GPSTimeStamp"]))
+        return parse_time(f"{tags['GPS GPSDate']} {hours:02d}:{minutes:02d}:{seconds:02d}Z")
+    except (KeyError, ValueError):
+        return None
+
+
+def _gap(local: str, satellite: str) -> timedelta:
+    return datetime.fromisoformat(local) - datetime.fromisoformat(satellite).replace(tzinfo=None)
+
+
+def _clock_offset_min(tags: dict[str, Any]) -> int | None:
+    """Minutes by which the camera's clock was ahead of UTC, to the half-hour; None unless the fix is fresh."""
+    local, satellite = parse_time(_taken(tags)), _satellite(tags)
+    if not local or not satellite or len(local) <= 10 or abs(gap := _gap(local, satellite)) > _STALE:
+        return None
+    return 30 * round(gap / timedelta(minutes=30))
+
+
+def _taken(tags: dict[str, Any]) -> str:
+    return str(tags.get("EXIF DateTimeOriginal") or tags.get("EXIF DateTimeDigitized") or "")
+
+
 def _recorded_at(tags: dict[str, Any]) -> str | None:
     """When it was taken: with its offset if stated, else GPS time unless the fix is stale, else local."""
-    taken = str(tags.get("EXIF DateTimeOriginal") or tags.get("EXIF DateTimeDigitized") or "")
+    taken = _taken(tags)
     offset = str(tags.get("EXIF OffsetTimeOriginal") or tags.get("EXIF OffsetTime") or "").strip("\0 ")
     local = parse_time(taken)
     if local and re.fullmatch(r"[+-]\d{2}:\d{2}|Z", offset):
         return parse_time(taken.strip("\0 ")[:19] + offset)
-    try:
-        hours, minutes, seconds = (int(value) for value in _numbers(tags["GPS GPSTimeStamp"]))
-        satellite = parse_time(f"{tags['GPS GPSDate']} {hours:02d}:{minutes:02d}:{seconds:02d}Z")
-    except (KeyError, ValueError):
-        return local
+    satellite = _satellite(tags)
     if local and satellite:
-        gap = datetime.fromisoformat(local) - datetime.fromisoformat(satellite).replace(tzinfo=None)
-        return satellite if abs(gap) <= _STALE else local
+        return satellite if abs(_gap(local, satellite)) <= _STALE else local
     return satellite or local
 
 
@@ -105,7 +136,11 @@ def _exif(path: Path, head: bytes) -> tuple[list[Location], str | None]:
         latitude_deg, longitude_deg = _coordinate(tags, "GPSLatitude"), _coordinate(tags, "GPSLongitude")
     except ValueError as error:
         return [unusable("exif", str(error))], recorded_at
-    return [locate("exif", latitude_deg, longitude_deg, _altitude_m(tags), recorded_at)], recorded_at
+    location = locate("exif", latitude_deg, longitude_deg, _altitude_m(tags), recorded_at)
+    offset_min = _clock_offset_min(tags)
+    if offset_min is not None:
+        location = ClockedLocation(**vars(location), clock_offset_min=offset_min)
+    return [location], recorded_at
 
 
 def _segments(head: bytes) -> Iterator[tuple[int, bytes]]:
@@ -117,46 +152,73 @@ def _segments(head: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + max(length, 2)
 
 
-def flir_location(head: bytes) -> Location | None:
-    """The GPS record (0x2b) of the block that FLIR's thermal cameras keep in a JPEG's APP1 segments, or None.
-
-    It holds signed degrees *and* hemisphere letters (layout after ExifTool's FLIR tags). Some cameras write
-    the letter and forget the sign; then nobody can tell which is right, and the location carries a fault.
-    """
+def _flir_records(head: bytes) -> dict[int, bytes]:
+    """The records, by type, of the block that FLIR's thermal cameras keep in a JPEG's APP1 segments."""
     parts = {body[6]: body[8:] for marker, body in _segments(head) if marker == 0xE1 and body[:6] == b"FLIR\0\x01"}
     block = b"".join(parts[number] for number in sorted(parts))
     if block[:4] != b"FFF\0" or len(block) < 64:
-        return None
+        return {}
     for order in ("<", ">"):  # the header has either order; the right one gives a small version and directory
         offset, count = struct.unpack_from(order + "II", block, 0x18)
         if count < 1000 and offset + 32 * count <= len(block):
             break
     else:
-        return None
+        return {}
+    found: dict[int, bytes] = {}
     for number in range(count):
         kind, start, length = struct.unpack_from(order + "H10xII", block, offset + 32 * number)
-        if kind == 0x2B and length >= 0x28 and start + length <= len(block):
-            record = block[start : start + length]
-            if not struct.unpack_from("<I", record)[0]:
-                return None  # the camera marks the record as without a fix
-            latitude_deg, longitude_deg, altitude_m = struct.unpack_from("<ddf", record, 0x10)
-            fault = None
-            for value, letter, pair in (
-                (latitude_deg, record[8:9], b"NS"),
-                (longitude_deg, record[10:11], b"EW"),
-            ):
-                if letter and letter in pair and value and (value < 0) != (letter == pair[1:]):
-                    stated = f"{value:.6g} but hemisphere {letter.decode()}"
-                    fault = f"sign and hemisphere contradict each other: {stated}"
-            return locate("flir", latitude_deg, longitude_deg, altitude_m, fault=fault)
-    return None
+        if start + length <= len(block):
+            found.setdefault(kind, block[start : start + length])
+    return found
+
+
+def _flir_time(info: bytes) -> str | None:
+    """The local time in a camera-info record (0x20), with its offset.
+
+    At byte 900: seconds since 1970 (UTC), milliseconds, and the zone in minutes *west* of Greenwich. The record begins
+    with the number 2 in its own byte order.
+    """
+    if len(info) < 910:
+        return None
+    order = "<" if info[0] else ">"
+    seconds, west_min = struct.unpack_from(order + "I4xh", info, 900)
+    if not seconds or abs(west_min) > 15 * 60:
+        return None
+    zone = timezone(timedelta(minutes=-west_min)) if west_min else UTC
+    return iso_time(datetime.fromtimestamp(seconds, zone))
+
+
+def flir_location(head: bytes) -> Location | None:
+    """The GPS record (0x2b) of FLIR's block, with the time of its camera-info record, or None.
+
+    It holds signed degrees *and* hemisphere letters (layout after ExifTool's FLIR tags). Some cameras write
+    the letter and forget the sign; then nobody can tell which is right, and the location carries a fault.
+    """
+    records = _flir_records(head)
+    record = records.get(0x2B, b"")
+    if len(record) < 0x28 or not struct.unpack_from("<I", record)[0]:
+        return None  # none, or marked as without a fix
+    latitude_deg, longitude_deg, altitude_m = struct.unpack_from("<ddf", record, 0x10)
+    fault = None
+    for value, letter, pair in ((latitude_deg, record[8:9], b"NS"), (longitude_deg, record[10:11], b"EW")):
+        if letter and letter in pair and value and (value < 0) != (letter == pair[1:]):
+            stated = f"{value:.6g} but hemisphere {letter.decode()}"
+            fault = f"sign and hemisphere contradict each other: {stated}"
+    return locate("flir", latitude_deg, longitude_deg, altitude_m, _flir_time(records.get(0x20, b"")), fault)
 
 
 def photo_locations(path: Path) -> tuple[list[Location], str | None]:
-    """Locations that a photo states (EXIF first) and when it was taken (ISO 8601), or None."""
+    """Locations that a photo states (EXIF first) and when it was taken (ISO 8601), or None.
+
+    Where XMP has EXIF's local time with an offset, the offset is taken from there.
+    """
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     found, recorded_at = _exif(path, head)
+    zoned = xmp_time(head) or ""
+    if recorded_at and len(zoned) == 25 and zoned.startswith(recorded_at) and len(recorded_at) == 19:
+        found = [replace(item, recorded_at=zoned) for item in found]
+        recorded_at = zoned
     flir = flir_location(head)
     found += [flir] if flir else []
-    return found + xmp_locations(head), recorded_at
+    return found + xmp_locations(head), recorded_at or (flir.recorded_at if flir else None)

@@ -1,46 +1,52 @@
-"""From a source to a manifest: every item ends in the manifest or, with gate and reason, in the rejects.
+"""From a source to a benchmark: every item ends in the manifest or, with gate and reason, in the rejects.
 
-Work that has been done is kept in `journal.jsonl`, one line per examined item, so that an interrupted run
-goes on where it was and ends with the same bytes. The source is only read.
+Work that has been done is kept in `.work/`, so that an interrupted run goes on where it was and ends with the same
+bytes, in this process, on a pool of processes, or on Ray. The source is only read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from avgeo.artifacts import code_hash
-from avgeo.curate.gates import GATES, Settings, examine
-from avgeo.curate.sidecar import sidecars
-from avgeo.curate.sources import Candidate, CurateError, candidates
-from avgeo.manifest import MANIFEST_COLUMNS, write_manifest
-from avgeo.paths import write_text
+from avgeo.curate.candidate import Candidate, CurateError
+from avgeo.curate.download import downloader
+from avgeo.curate.duplicates import choose as choose_one
+from avgeo.curate.duplicates import find_duplicates
+from avgeo.curate.gates import GATES, MODALITIES, stated
+from avgeo.curate.journal import examine_all
+from avgeo.curate.places import assign_places
+from avgeo.curate.publish import publish
+from avgeo.curate.quotas import choose, countries_of
+from avgeo.curate.sources import candidates
+from avgeo.curate.splits import assign_splits, audit_leakage
+from avgeo.engine import check_engine
+from avgeo.manifest import MANIFEST_COLUMNS, SPLITS
+from avgeo.profiles import CurateSettings
 
-PLACE_KM = 1.0
-TEST_FRACTION, VAL_FRACTION = 0.2, 0.2
-_EARTH_KM = 6371.0088
-_REJECT_COLUMNS = ("item", "gate", "reason")
+WORK = ".work"
+REJECT_COLUMNS = ("item", "gate", "reason", "also")
+EXTRA_COLUMNS = (
+    "altitude_m", "location_kind", "sha256", "kind", "width", "height", "country", "uploader", "original", "title",
+    "flags",
+)  # fmt: skip
+_FLOATS = ("latitude_deg", "longitude_deg", "duration_s", "altitude_m", "width", "height")
+_NEEDED = ("media", "download", "readable", "coordinates")  # without these there is nothing to put into a manifest
 
 
 @dataclass(frozen=True)
 class CurateReport:
-    """How many items were kept and rejected, and at which gate; `kept + rejected` is every item seen."""
+    """How many items were kept and rejected, and at which gate; `kept + rejected` is every item seen.
+
+    `not_measured` says what a gate could not look at, and for how many items.
+    """
 
     kept: int
     rejected: int
@@ -48,203 +54,235 @@ class CurateReport:
     places: int
     manifest: Path
     rejects: Path
+    not_measured: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def check_settings(settings: CurateSettings) -> None:
+    """Raise `CurateError` for a setting that names nothing or lies outside its range."""
+    for name, values, known in (
+        ("need", settings.need, MODALITIES),
+        ("without", settings.without, [gate for gate in GATES if gate not in _NEEDED]),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            what = "modality" if name == "need" else "gate"
+            raise CurateError(f"{name}: unknown {what} {unknown[0]!r}; choose from {', '.join(known)}")
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if isinstance(value, int | float) and setting.name != "silence_dbfs" and not 0 <= value < float("inf"):
+            raise CurateError(f"{setting.name} must be 0 or more, got {value}")
+    if settings.test_fraction + settings.val_fraction > 1:
+        raise CurateError("test_fraction and val_fraction leave nothing to train on: together they must be below 1")
 
 
 def curate(
     source: str,
     where: Path | str,
     out: Path | str,
+    settings: CurateSettings | None = None,
     *,
-    need: Sequence[str] = (),
-    min_duration_s: float = 0.5,
-    licence_required: bool = False,
-    split_seed: int = 0,
+    seed: int = 0,
+    engine: str = "process",
+    workers: int | None = None,
     copy: bool = False,
+    shards: bool = False,
 ) -> CurateReport:
-    """Examine every item of `source` at `where`; write manifest, rejects and report into `out`.
+    """Examine every item of `source` at `where`; write manifest, rejects, report and description into `out`.
 
-    `need` names modalities that an item must have ("picture", "sound"); without it either will do. With
-    `copy` the media kept are copied into `out/media`, else the manifest points at the originals. Raises
-    `CurateError` for a source that is missing, empty or a file, for an unknown option, and for an `out`
-    inside `where`.
+    `settings` holds the gates' thresholds and the shape of the benchmark (default: the profile `smoke`'s). `copy` puts
+    the media kept into `out/media`, `shards` into WebDataset shards; else the manifest points at the originals. Raises
+    `CurateError` for a source that is missing, empty or of another kind, for a setting that makes no sense, and for an
+    `out` inside `where`.
     """
-    where, out = Path(where), Path(out)
-    settings = Settings(tuple(need), min_duration_s, licence_required=licence_required)
-    items = list(tqdm(candidates(source, where), desc="listing", unit="file", disable=None))
+    settings = settings or CurateSettings()
+    check_settings(settings)
+    check_engine(engine)
+    out = Path(out)
+    items = list(tqdm(candidates(source, where), desc="listing", unit="item", disable=None))
     if not items:
-        raise CurateError(f"{where}: the folder is empty; put media files into it")
-    if out.resolve().is_relative_to(where.resolve()):
+        raise CurateError(f"{where}: there is nothing in it; give a source that holds media")
+    _check_out(where, out)
+    rejects = _Rejects()
+    fetched = _fetch(items, settings, out, rejects)
+    examined = examine_all(fetched, settings, out / WORK / "journal.jsonl", engine, workers)
+    kept, pairs = _unlike(_passed(fetched, examined, rejects), settings, rejects)
+    item_of = {_clip_id(item, found): item for item, found in kept}
+
+    table = _manifest(kept)
+    places, apart = assign_places(table, settings)
+    table = rejects.drop(table.assign(place_id=places), item_of, "surplus", apart)
+    choice = choose(table, settings, seed)
+    table = rejects.drop(table, item_of, "surplus", choice.dropped)
+    splits, leaks, remarks = assign_splits(table, pairs, settings, seed)
+    table = rejects.drop(table.assign(split=splits), item_of, "leak", leaks)
+    leakage = audit_leakage(table, pairs)
+    leakage.check(settings)
+
+    rejected = rejects.table(items)
+    counts = Counter(rejected["gate"])
+    by_gate = {gate: counts[gate] for gate in GATES if counts[gate]}
+    not_measured = _not_measured(examined)
+    summary = {
+        "source": source,
+        "settings": asdict(settings),
+        "seed": seed,
+        "items": len(items),
+        "kept": len(table),
+        "rejected": len(rejected),
+        "by_gate": by_gate,
+        "places": int(table["place_id"].nunique()),
+        "splits": {name: int((table["split"] == name).sum()) for name in SPLITS},
+        "not_measured": not_measured,
+        "benchmark": choice.summary,
+        "leakage": leakage.summary(),
+        "notes": remarks,
+    }
+    media = {clip_id: path for clip_id in table["clip_id"] if (path := item_of[clip_id].path) is not None}
+    publish(out, table, rejected, summary, media, settings, places=choice.places, copy=copy, shards=shards)
+    return CurateReport(
+        kept=len(table),
+        rejected=len(rejected),
+        by_gate=by_gate,
+        places=summary["places"],
+        manifest=out / "manifest.parquet",
+        rejects=out / "rejects.parquet",
+        not_measured=not_measured,
+        notes=(*remarks, *choice.summary.get("notes", ())),
+    )
+
+
+def _check_out(where: Path | str, out: Path) -> None:
+    there = Path(where)
+    if there.is_dir() and out.resolve().is_relative_to(there.resolve()):
         raise CurateError(f"out: {out} lies inside the source {where}, which is never written to; choose another")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CurateError(f"out: {out} cannot be made ({error.strerror}); choose another folder") from None
-    examined = _examine_all(items, settings, out / "journal.jsonl")
 
-    kept: list[tuple[Candidate, dict[str, Any]]] = []
-    rejects: list[tuple[str, str, str]] = []
-    first: dict[str, str] = {}
-    for candidate, result in zip(items, examined, strict=True):
-        if result["gate"] is not None:
-            rejects.append((candidate.item, result["gate"], result["reason"]))
-        elif result["sha256"] in first:
-            rejects.append((candidate.item, "duplicate", f"same bytes as {first[result['sha256']]}"))
+
+@dataclass
+class _Rejects:
+    """Every item that is left out, once: gate, reason, and the other gates that closed."""
+
+    rows: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    def add(self, item: str, closed: Sequence[tuple[str, str]]) -> None:
+        """`closed`: gates and reasons, the first of them the one that counts."""
+        (gate, reason), *others = closed
+        self.rows.setdefault(item, (gate, reason, ",".join(dict.fromkeys(name for name, _ in others))))
+
+    def drop(
+        self, table: pd.DataFrame, item_of: Mapping[str, Candidate], gate: str, reasons: Mapping[str, str]
+    ) -> pd.DataFrame:
+        """`table` without the clips that `reasons` names, which are rejects now."""
+        for clip_id, reason in reasons.items():
+            self.add(item_of[clip_id].item, [(gate, reason)])
+        return table[~table["clip_id"].isin(list(reasons))].reset_index(drop=True)
+
+    def table(self, items: Sequence[Candidate]) -> pd.DataFrame:
+        """The rejects in the order of the items."""
+        rows = [(item.item, *self.rows[item.item]) for item in items if item.item in self.rows]
+        return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype("object")
+
+
+def _fetch(items: Sequence[Candidate], settings: CurateSettings, out: Path, rejects: _Rejects) -> list[Candidate]:
+    """The items whose media are here, fetched where need be; what the source says has been judged before."""
+    here: list[Candidate] = []
+    for item in items:
+        closed = [(verdict.gate, verdict.reason) for verdict in stated(item, settings) if verdict.reason is not None]
+        if closed:
+            rejects.add(item.item, closed)
         else:
-            first[result["sha256"]] = candidate.item
-            kept.append((candidate, result))
-
-    manifest = _manifest(kept, split_seed)
-    if copy:
-        manifest["path"] = _copy_media(kept, manifest, out / "media")
-    else:
-        manifest["path"] = [_relative(candidate.path, out) for candidate, _ in kept]
-    write_manifest(manifest, out / "manifest.parquet")
-    _write_rejects(rejects, out / "rejects.parquet")
-    counts = Counter(gate for _, gate, _ in rejects)
-    by_gate = {gate: counts[gate] for gate in GATES if counts[gate]}
-    places = len(set(manifest["place_id"]))
-    summary = {
-        "source": source, "settings": asdict(settings), "split_seed": split_seed, "items": len(items),
-        "kept": len(kept), "rejected": len(rejects), "by_gate": by_gate, "places": places,
-        "splits": {name: list(manifest["split"]).count(name) for name in ("train", "val", "test")},
-    }  # fmt: skip
-    write_text(out / "report.json", json.dumps(summary, indent=1) + "\n")
-    return CurateReport(len(kept), len(rejects), by_gate, places, out / "manifest.parquet", out / "rejects.parquet")
-
-
-# --- examined items, remembered ---
-
-
-def _key(candidate: Candidate, settings: Settings, code: str) -> str:
-    """An item's identity: its file, what lies beside it, the thresholds and the code that judged it."""
-    stamps: list[Any] = []
-    for path in (candidate.path, *sidecars(candidate.path)):
-        try:
-            status = path.stat()
-        except OSError:
-            stamps.append(None)
+            here.append(item)
+    if all(item.path is not None for item in here):
+        return here
+    fetched = []
+    for item, verdict in downloader(out / "downloads").fetch_all(here):
+        if verdict.reason is not None:
+            rejects.add(item.item, [("download", verdict.reason)])
         else:
-            stamps.append([path.name.encode("utf-8", "backslashreplace").decode(), status.st_size, status.st_mtime_ns])
-    told = [candidate.item, candidate.licence, candidate.problem, stamps, asdict(settings), code]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+            fetched.append(item)
+    return fetched
 
 
-def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
-    known: dict[str, dict[str, Any]] = {}
-    if journal.is_file():
-        for line in journal.read_bytes().split(b"\n"):
-            try:
-                entry = json.loads(line)
-                known[entry["key"]] = entry["result"]
-            except (ValueError, KeyError, TypeError):  # the line that a killed run left unfinished
-                continue
-    return known
+def _passed(
+    items: Sequence[Candidate], examined: Sequence[dict[str, Any]], rejects: _Rejects
+) -> list[tuple[Candidate, dict[str, Any]]]:
+    kept = []
+    for item, found in zip(items, examined, strict=True):
+        closed = [(verdict["gate"], verdict["reason"]) for verdict in found["verdicts"] if verdict["reason"]]
+        if closed:
+            rejects.add(item.item, closed)
+        else:
+            kept.append((item, found))
+    return kept
 
 
-def _examine_all(items: Sequence[Candidate], settings: Settings, journal: Path) -> list[dict[str, Any]]:
-    known = _read_journal(journal)
-    code = code_hash("curate", "clips")
-    results = []
-    with open(journal, "ab") as log:
-        if log.tell() and journal.read_bytes()[-1:] != b"\n":
-            log.write(b"\n")
-        for candidate in tqdm(items, desc="curating", unit="file", disable=None):
-            key = _key(candidate, settings, code)
-            if key not in known:
-                known[key] = examine(candidate, settings)
-                log.write(json.dumps({"key": key, "result": known[key]}).encode() + b"\n")
-                log.flush()
-            results.append(known[key])
-    return results
+def _unlike(
+    kept: Sequence[tuple[Candidate, dict[str, Any]]], settings: CurateSettings, rejects: _Rejects
+) -> tuple[list[tuple[Candidate, dict[str, Any]]], list[tuple[str, str, str]]]:
+    """The items without duplicates, and the pairs that remain among them (those that a `without` spared)."""
+    described = [
+        {
+            "id": item.item, "sha256": found["sha256"], "pictures": found["pictures"], "sound": found["sound"],
+            "width": found["info"]["width"], "height": found["info"]["height"],
+            "duration_s": found["info"]["duration_s"], "original": item.original,
+        }
+        for item, found in kept
+    ]  # fmt: skip
+    pairs = find_duplicates(described, settings)
+    spared = "duplicate" in settings.without
+    same_bytes = [pair for pair in pairs if pair.kind == "bytes"]  # of these one is kept in any case
+    copies = choose_one(described, same_bytes if spared else pairs)
+    for item, reason in copies.items():
+        rejects.add(item, [("duplicate", reason)])
+    left = [(item, found) for item, found in kept if item.item not in copies]
+    names = {item.item: _clip_id(item, found) for item, found in left}
+    remaining = [(names[a], names[b], kind) for a, b, kind, _ in pairs if a in names and b in names]
+    return left, remaining
 
 
-# --- places and splits ---
+def _clip_id(item: Candidate, found: dict[str, Any]) -> str:
+    """A readable part and the content's hash: the same file has the same name whatever surrounds it."""
+    stem = Path(item.item).stem
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:40] or "clip"
+    return f"{readable}-{found['sha256'][:12]}"
 
 
-def cluster(
-    latitude_deg: Float[np.ndarray, " clips"], longitude_deg: Float[np.ndarray, " clips"], radius_km: float
-) -> Int[np.ndarray, " clips"]:
-    """Number of the place of every clip. Clips within `radius_km` of each other share a place, through any
-    chain of them (single linkage): so two clips of different places are never closer than that, whatever the
-    order.
-    """
-    if not len(latitude_deg):
-        return np.zeros(0, dtype=np.int64)
-    lat, lon = np.deg2rad(latitude_deg), np.deg2rad(longitude_deg)
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    chord = 2 * np.sin(min(radius_km / _EARTH_KM, np.pi) / 2)
-    pairs = KDTree(points).query_pairs(chord, output_type="ndarray")
-    shape = (len(points), len(points))
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=shape)
-    return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def split_of(place_id: str, seed: int) -> str:
-    """The split of a place: a fraction of a hash, so it depends on nothing but the place and the seed."""
-    fraction = int.from_bytes(hashlib.sha256(f"{seed}:{place_id}".encode()).digest()[:8], "big") / 2**64
-    return "test" if fraction < TEST_FRACTION else "val" if fraction < TEST_FRACTION + VAL_FRACTION else "train"
-
-
-def _manifest(kept: Sequence[tuple[Candidate, dict[str, Any]]], split_seed: int) -> pd.DataFrame:
+def _manifest(kept: Sequence[tuple[Candidate, dict[str, Any]]]) -> pd.DataFrame:
+    """One row per clip, without places, splits and paths yet."""
     rows = []
-    for candidate, result in kept:
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", candidate.path.stem).strip("-")[:40] or "clip"
-        row = {
-            "clip_id": f"{stem}-{result['sha256'][:12]}", "path": "", "source": candidate.source,
-            "url": candidate.url, "licence": candidate.licence, "attribution": candidate.attribution,
-        }  # fmt: skip
-        names = (
-            "latitude_deg",
-            "longitude_deg",
-            "recorded_at",
-            "duration_s",
-            "altitude_m",
-            "location_kind",
-            "sha256",
+    for item, found in kept:
+        location, info = found["location"], found["info"]
+        flags = [flag for verdict in found["verdicts"] for flag in verdict["flags"]]
+        rows.append(
+            {
+                "clip_id": _clip_id(item, found),
+                "path": "",
+                "recorded_at": found["recorded_at"],
+                "location_kind": location["kind"],
+                "sha256": found["sha256"],
+                "flags": "; ".join(flags),
+            }
+            | {name: location[name] for name in ("latitude_deg", "longitude_deg", "altitude_m")}
+            | {name: info[name] for name in ("duration_s", "kind", "width", "height")}
+            | {
+                name: getattr(item, name)
+                for name in ("source", "url", "licence", "attribution", "uploader", "original", "title")
+            }
         )
-        rows.append(row | {name: result[name] for name in names})
-    extra = ("altitude_m", "location_kind", "sha256")
-    table = pd.DataFrame(rows, columns=[*MANIFEST_COLUMNS, *extra])
-    floats = ["latitude_deg", "longitude_deg", "duration_s", "altitude_m"]
-    table = table.astype({name: "float64" if name in floats else "object" for name in table.columns})
-    labels = cluster(table["latitude_deg"].to_numpy(), table["longitude_deg"].to_numpy(), PLACE_KM)
-    # A place is named by the position of its southernmost, then westernmost clip: independent of file names
-    # and order.
-    corners: dict[int, tuple[float, float]] = {}
-    for label, *corner in zip(labels, table["latitude_deg"], table["longitude_deg"], strict=True):
-        corners[label] = min(corners.get(label, (90.0, 180.0)), (corner[0], corner[1]))
-    names = {label: f"{lat:+08.4f}{lon:+09.4f}" for label, (lat, lon) in corners.items()}
-    table["place_id"] = [names[label] for label in labels]
-    table["split"] = [split_of(name, split_seed) for name in table["place_id"]]
+    table = pd.DataFrame(rows, columns=[*MANIFEST_COLUMNS, *EXTRA_COLUMNS])
+    table = table.astype({name: "float64" if name in _FLOATS else "object" for name in table.columns})
+    if len(table):
+        table["country"] = countries_of(
+            table.assign(country=pd.Series([item.country for item, _ in kept], dtype="object"))
+        )
     return table
 
 
-# --- files ---
-
-
-def _relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
-
-
-def _copy_media(kept: Sequence[tuple[Candidate, dict[str, Any]]], manifest: pd.DataFrame, folder: Path) -> list[str]:
-    """Copy each medium to `media/<clip_id><suffix>`, unless it is there already, whole."""
-    folder.mkdir(exist_ok=True)
-    paths = []
-    pairs = zip(kept, manifest["clip_id"], strict=True)
-    for (candidate, _), clip_id in tqdm(pairs, total=len(kept), desc="copying", unit="file", disable=None):
-        suffix = candidate.path.suffix.lower()
-        target = folder / f"{clip_id}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
-        # The name holds the content's hash and the copy appears whole, so the size is check enough.
-        if not target.is_file() or target.stat().st_size != candidate.path.stat().st_size:
-            partial = target.with_name(target.name + ".partial")
-            shutil.copyfile(candidate.path, partial)
-            partial.replace(target)
-        paths.append(f"{folder.name}/{target.name}")
-    return paths
-
-
-def _write_rejects(rejects: Sequence[tuple[str, str, str]], file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
-    table = pd.DataFrame(rejects, columns=list(_REJECT_COLUMNS)).astype("object")
-    table.to_parquet(partial, index=False)
-    partial.replace(file)
+def _not_measured(examined: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """What a gate could not look at for want of an extra, with its cure, and for how many items."""
+    skipped = (verdict["skipped"] for found in examined for verdict in found["verdicts"])
+    return dict(sorted(Counter(why for why in skipped if why and "pip install" in why).items()))

@@ -29,13 +29,18 @@ def _degrees(text: str, hemispheres: str) -> float:
     return -total if match.group(4).upper() in "SW" else total
 
 
+def xmp_time(data: bytes) -> str | None:
+    """When the XMP packets within `data` say that it was taken (ISO 8601), or None."""
+    time = _value(data, b"DateTimeOriginal") or _value(data, b"CreateDate")
+    return parse_time(time) if time else None
+
+
 def xmp_locations(data: bytes) -> list[Location]:
     """Locations in the XMP packets within `data`: exif:GPSLatitude, drone-dji:GpsLatitude, and so on."""
     if b"GPSLatitude" not in data and b"GpsLatitude" not in data:
         return []
     found = []
-    time = _value(data, b"DateTimeOriginal") or _value(data, b"CreateDate")
-    recorded_at = parse_time(time) if time else None
+    recorded_at = xmp_time(data)
     latitude, longitude = _value(data, b"GPSLatitude"), _value(data, b"GPSLongitude")
     if latitude and longitude:
         try:
