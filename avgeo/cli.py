@@ -112,7 +112,12 @@ def curate(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any threshold: NAME=VALUE; may be repeated.")] = None,
     coarsen: Annotated[float | None, typer.Option(help="Publish coordinates no finer than this, km.")] = None,
     copy: Annotated[bool, typer.Option(help="Copy the media kept into OUT/media.")] = False,
-    shards: Annotated[bool, typer.Option(help="Write the media kept into WebDataset shards.")] = False,
+    shards: Annotated[
+        bool, typer.Option(help="Write the media kept into WebDataset shards, where their licence allows copies.")
+    ] = False,
+    redistribute_unknown: Annotated[
+        bool, typer.Option(help="Put media into shards whatever their licence: you have the right to.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="local, process or ray: where items are examined.")] = "process",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     profile: ProfileOption = "smoke",
@@ -136,7 +141,8 @@ def curate(
     from avgeo.curate import curate as run
 
     report = run(
-        source, where, out, settings, seed=seed, engine=engine, workers=workers, copy=copy, shards=shards
+        source, where, out, settings,
+        seed=seed, engine=engine, workers=workers, copy=copy, shards=shards, redistribute_unknown=redistribute_unknown,
     )  # fmt: skip
     total = report.kept + report.rejected
     typer.echo(f"kept {report.kept} of {total} from {report.places} places; manifest: {report.manifest}")

@@ -38,6 +38,7 @@ class _Nameless(io.BufferedReader):
 
 @contextlib.contextmanager
 def open_media(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
+    """The container of a media file; raises `ClipError` for whatever is none, without opening anything else."""
     file = Path(path)
     if file.is_dir():
         raise ClipError(f"{file}: is a directory; give a media file")
@@ -79,6 +80,7 @@ def video_stream(container: InputContainer) -> Any | None:
 
 
 def audio_stream(container: InputContainer) -> Any | None:
+    """The first stream of sound, or None."""
     for stream in container.streams.audio:
         if stream.codec_context is not None and stream.rate:
             return stream
@@ -86,6 +88,7 @@ def audio_stream(container: InputContainer) -> Any | None:
 
 
 def is_image(container: InputContainer) -> bool:
+    """Whether the container is a still picture."""
     return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
@@ -155,10 +158,12 @@ def frames_at(container: InputContainer, stream: Any, targets: np.ndarray) -> It
 
 
 def time_s(frame: Any | None) -> float:
+    """When a frame is shown, seconds; 0 without one."""
     return 0.0 if frame is None or frame.time is None else float(frame.time)
 
 
 def end_s(frame: Any) -> float:
+    """When a frame ceases to be shown, seconds, as far as its duration is known."""
     return time_s(frame) + float((frame.duration or 0) * (frame.time_base or 0))
 
 
@@ -182,4 +187,5 @@ def scanned_s(path: str | os.PathLike[str]) -> float:
 
 
 def one_line(error: object) -> str:
+    """An error's text on one line."""
     return " ".join(str(error).split())

@@ -280,7 +280,7 @@ def test_beats_without_tones_and_tones_without_beat_are_no_music() -> None:
     assert tones(clicks)["beat"] > 0.5
     assert music(signals(clicks), SET).reason is None
     chord = sum(np.sin(2 * np.pi * hz * np.arange(8 * HZ) / HZ) for hz in (220, 277.2, 329.6))
-    assert tones(0.2 * np.asarray(chord) + noise(8, level=0.001))["tonal"] == 0
+    assert tones((0.2 * np.asarray(chord) + noise(8, level=0.001)).astype(np.float32))["tonal"] == 0
     assert music(signals(np.zeros(8 * HZ)), SET).reason is None
     assert "shorter" in str(music(signals(noise(1)), SET).skipped)
 

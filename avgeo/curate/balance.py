@@ -236,7 +236,7 @@ def answer_km(
     return np.where(answered, ground.separation_km(*truth, *guess), failure_km), answered
 
 
-def _by_group(distance_km: np.ndarray, labels: pd.Series) -> dict[str, dict[str, float]]:
+def _by_group(distance_km: np.ndarray, labels: pd.Series) -> dict[str, dict[str, Any]]:
     grouped = pd.DataFrame({"km": distance_km, "label": labels.to_numpy()}).groupby("label")["km"]
     rows = grouped.agg(["size", "mean", "median"]).sort_values("size", ascending=False, kind="stable")
     return {

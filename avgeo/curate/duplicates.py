@@ -35,6 +35,7 @@ _PARTNERS = 8  # of an item that are tested, per index
 _LEAST_VOTES = 0.7  # of features, each weighed by its rarity
 _APART_PX = 12.0  # from which the distance between two features tells the scale
 _SOUND_BITS, _SOUND_TABLES = 22, (0, 5, 10)  # of 32, and the lowest of each table's
+_UNHEARD = 0.1  # more must agree of two items' pictures when each has a sound that could tell, and does not
 _GUESSES = 2  # of a pair that are tested, per index
 
 
@@ -194,8 +195,10 @@ def _by_picture(items: Sequence[Mapping[str, Any]], settings: CurateSettings) ->
     wholes, parts = _as_wholes(pictures, owner, settings.duplicate_picture_bits), _by_parts(pictures, owner)
     found = {}
     for pair in sorted({*wholes, *parts}):
+        heard = all(items[number].get("sound") for number in pair)
+        least = settings.duplicate_picture_share + heard * _UNHEARD
         for guess in wholes.get(pair, []) + parts.get(pair, []):
-            evidence = _test(each[pair[0]], each[pair[1]], guess, pictures, settings.duplicate_picture_share)
+            evidence = _test(each[pair[0]], each[pair[1]], guess, pictures, least)
             if evidence is not None:
                 found[pair] = evidence
                 break

@@ -42,21 +42,29 @@ GATES = {
     ),
     "coordinates": Gate(
         "Is a possible place stated, on land or near the shore, and does nothing contradict it?",
-        ("near_shore_km", "agree_km"),
+        ("near_shore_km", "agree_km", "country_km", "clock_gap_min"),
     ),
     "streams": Gate("Has it the modalities that are needed?", ("need",)),
     "duration": Gate("Is it long enough, and not too long?", ("min_duration_s", "max_duration_s")),
     "resolution": Gate("Is its picture of a usable size and rate?", ("min_side_px", "max_pixels", "max_fps")),
     "frozen": Gate("Does anything in the picture move?", ("frozen_share",)),
     "black": Gate("Is there a picture at all?", ("black_luma",)),
-    "silent": Gate("Is there a sound at all?", ("silence_dbfs",)),
+    "silent": Gate("Is there a sound at all?", ("silence_dbfs", "silent_share")),
     "clipped": Gate("Was the recording overdriven?", ("clipped_share",)),
-    "voiceover": Gate("Does a narrator's voice lie over the scene?", ("voiceover_share",)),
+    "voiceover": Gate(
+        "Does a narrator's voice lie over the scene?", ("voiceover_share", "voiceover_db", "voiceover_long_db")
+    ),
     "music": Gate("Is music laid over the scene?", ("music_score",)),
     "captions": Gate("Are captions burned into the picture?", ("caption_score",)),
-    "localisable": Gate("Is there anything to go by, in sound or picture?", ("localisable_bits",)),
-    "privacy": Gate("Are there faces or number plates? (A flag, never a rejection.)"),
-    "duplicate": Gate("Is it a copy of another item?", ("duplicate_picture_bits", "duplicate_sound_share")),
+    "localisable": Gate("Is there anything to go by, in sound or picture?", ("picture_bits", "sound_bits")),
+    "privacy": Gate(
+        "Are there faces or number plates (a flag)? Can its own coordinates be taken out, where that is asked for?",
+        ("coarsen_km",),
+    ),
+    "duplicate": Gate(
+        "Is it a copy of another item?",
+        ("duplicate_picture_bits", "duplicate_picture_share", "duplicate_sound_share"),
+    ),
     "surplus": Gate(
         "Do its place, country and uploader have room for it?",
         ("place_radius_km", "separation_km", "places", "clips_per_place", "max_country_share", "max_uploader_share"),
@@ -153,7 +161,7 @@ def decoded(path: Path, info: MediaInfo, settings: CurateSettings) -> tuple[Verd
 
 _HEARD_AND_SEEN = (
     picture.frozen, picture.black, sound.silent, sound.clipped, speech.voiceover, music.music, picture.captions,
-    localisable.localisable, privacy.privacy,
+    localisable.localisable,
 )  # fmt: skip
 
 
@@ -207,6 +215,7 @@ def examine(candidate: Candidate, settings: CurateSettings, everything: bool = F
         if signals is not None:  # one decode has paid for all of these, so all are told
             found.verdicts += [judged(gate(signals, settings), settings) for gate in _HEARD_AND_SEEN]
             if everything or not found.closed:
+                found.verdicts.append(privacy.privacy(signals, settings))  # dear, and only ever a flag
                 found.pictures = fingerprint.picture_hashes(signals)
                 found.sound = fingerprint.sound_fingerprint(signals)
                 found.sha256 = sha256(candidate.path)

@@ -19,10 +19,11 @@ from avgeo.curate.verdict import Verdict
 from avgeo.engine import map_items
 from avgeo.profiles import CurateSettings
 
-# what does not change the examination of one item: the benchmark's shape, and how dupes are told
+# what does not change the examination of one item: how copies are told, and the benchmark's shape
 _CORPUS_ONLY = (
-    "duplicate_picture_bits", "duplicate_sound_share", "place_radius_km", "separation_km", "places", "clips_per_place",
-    "max_country_share", "max_uploader_share", "coarsen_km", "test_fraction", "val_fraction",
+    "duplicate_picture_bits", "duplicate_picture_share", "duplicate_sound_share", "place_radius_km", "separation_km",
+    "places", "clips_per_place", "max_country_share", "max_uploader_share", "coarsen_km", "test_fraction",
+    "val_fraction",
 )  # fmt: skip
 _GRACE_S = 30.0  # beyond the time limit that the examination keeps itself, before its process is ended
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from jaxtyping import Float32
 
-from avgeo.world.soundscape import stem_of
+from avgeo.world import stem_of
 
 RATE_HZ = 16_000
 STYLES = ("band", "piano", "pad", "club")

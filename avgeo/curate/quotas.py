@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,16 @@ def choose(table: pd.DataFrame, settings: CurateSettings, seed: int) -> Choice:
     places = _places(clips, taken, settings)
     dropped = _reasons(clips, taken, settings, used)
     return Choice(dropped, _summary(clips, places, taken, settings, notes), places)
+
+
+def outcome(table: pd.DataFrame, kept: Iterable[str], settings: CurateSettings, choice: Choice) -> Choice:
+    """`choice` among the clips of `table` as it ended: with the counts of the clips `kept` (their clip_id) after all
+    that came later."""
+    clips, wanted = _candidates(table, 0), set(kept)
+    left = clips[clips["clip_id"].isin(wanted)]
+    taken = _Taking(set(left.index), *(Counter(left[name].dropna()) for name in ("country", "uploader", "place_id")))
+    places = _places(clips, taken, settings)
+    return Choice(choice.dropped, _summary(clips, places, taken, settings, choice.summary["notes"]), places)
 
 
 def _check(settings: CurateSettings) -> None:

@@ -7,6 +7,7 @@ bytes, in this process, on a pool of processes, or on Ray. The source is only re
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -23,15 +24,15 @@ from avgeo.curate.duplicates import find_duplicates
 from avgeo.curate.gates import GATES, MODALITIES, stated
 from avgeo.curate.journal import examine_all
 from avgeo.curate.places import assign_places
-from avgeo.curate.publish import publish
-from avgeo.curate.quotas import choose, countries_of
+from avgeo.curate.publish import publish, strip_media
+from avgeo.curate.quotas import choose, countries_of, outcome
 from avgeo.curate.sources import candidates
 from avgeo.curate.splits import assign_splits, audit_leakage
 from avgeo.engine import check_engine
 from avgeo.manifest import MANIFEST_COLUMNS, SPLITS
 from avgeo.profiles import CurateSettings
 
-WORK = ".work"
+WORK, DOWNLOADS = ".work", "downloads"
 REJECT_COLUMNS = ("item", "gate", "reason", "also")
 EXTRA_COLUMNS = (
     "altitude_m", "location_kind", "sha256", "kind", "width", "height", "country", "uploader", "original", "title",
@@ -87,12 +88,13 @@ def curate(
     workers: int | None = None,
     copy: bool = False,
     shards: bool = False,
+    redistribute_unknown: bool = False,
 ) -> CurateReport:
     """Examine every item of `source` at `where`; write manifest, rejects, report and description into `out`.
 
     `settings` holds the gates' thresholds and the shape of the benchmark (default: the profile `smoke`'s). `copy` puts
-    the media kept into `out/media`, `shards` into WebDataset shards; else the manifest points at the originals. Raises
-    `CurateError` for a source that is missing, empty or of another kind, for a setting that makes no sense, and for an
+    the media kept into `out/media`; else the manifest points at the originals. `shards` puts those whose licence allows
+    copies (all, with `redistribute_unknown`) into WebDataset shards as well. Raises `CurateError` for a source that is missing, empty or of another kind, for a setting that makes no sense, and for an
     `out` inside `where`.
     """
     settings = settings or CurateSettings()
@@ -111,13 +113,18 @@ def curate(
 
     table = _manifest(kept)
     places, apart = assign_places(table, settings)
-    table = rejects.drop(table.assign(place_id=places), item_of, "surplus", apart)
-    choice = choose(table, settings, seed)
-    table = rejects.drop(table, item_of, "surplus", choice.dropped)
+    placed = rejects.drop(table.assign(place_id=places), item_of, "surplus", apart)
+    choice = choose(placed, settings, seed)
+    table = rejects.drop(placed, item_of, "surplus", choice.dropped)
     splits, leaks, remarks = assign_splits(table, pairs, settings, seed)
     table = rejects.drop(table.assign(split=splits), item_of, "leak", leaks)
+    media = {clip_id: path for clip_id in table["clip_id"] if (path := item_of[clip_id].path) is not None}
+    if settings.coarsen_km:  # what cannot be freed of its coordinates would betray them
+        media, betraying = strip_media(media, out)
+        table = rejects.drop(table, item_of, "privacy", betraying)
     leakage = audit_leakage(table, pairs)
     leakage.check(settings)
+    choice = outcome(placed, table["clip_id"], settings, choice)
 
     rejected = rejects.table(items)
     counts = Counter(rejected["gate"])
@@ -138,8 +145,17 @@ def curate(
         "leakage": leakage.summary(),
         "notes": remarks,
     }
-    media = {clip_id: path for clip_id in table["clip_id"] if (path := item_of[clip_id].path) is not None}
-    publish(out, table, rejected, summary, media, settings, places=choice.places, copy=copy, shards=shards)
+    published = publish(
+        out, table, rejected, summary, media, settings,
+        places=choice.places, copy=copy, shards=shards, redistribute_unknown=redistribute_unknown,
+    )  # fmt: skip
+    notes = [*remarks, *choice.summary["notes"]]
+    if published["withheld_from_shards"]:
+        notes.append(f"{published['withheld_from_shards']} clips without a free licence are in no shard")
+    if settings.coarsen_km:
+        for name in (WORK, DOWNLOADS):
+            shutil.rmtree(out / name, ignore_errors=True)
+        notes.append("the journal and the downloads hold exact coordinates: they were removed")
     return CurateReport(
         kept=len(table),
         rejected=len(rejected),
@@ -148,7 +164,7 @@ def curate(
         manifest=out / "manifest.parquet",
         rejects=out / "rejects.parquet",
         not_measured=not_measured,
-        notes=(*remarks, *choice.summary.get("notes", ())),
+        notes=tuple(notes),
     )
 
 
@@ -199,7 +215,7 @@ def _fetch(items: Sequence[Candidate], settings: CurateSettings, out: Path, reje
     if all(item.path is not None for item in here):
         return here
     fetched = []
-    for item, verdict in downloader(out / "downloads").fetch_all(here):
+    for item, verdict in downloader(out / DOWNLOADS).fetch_all(here):
         if verdict.reason is not None:
             rejects.add(item.item, [("download", verdict.reason)])
         else:

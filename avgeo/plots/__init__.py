@@ -6,6 +6,7 @@ Colours are safe for colour-blind readers, maps are equal-area, and nothing is d
 from __future__ import annotations
 
 from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectrogram
+from avgeo.plots.curation import gate_counts, taken_and_short
 from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability
 from avgeo.plots.maps import credible_levels, density_map, world_map
 from avgeo.plots.style import PlotError, place_text, png
@@ -20,6 +21,7 @@ __all__ = [
     "contact_sheet",
     "credible_levels",
     "density_map",
+    "gate_counts",
     "information_bars",
     "interval_plot",
     "learning_curves",
@@ -28,5 +30,6 @@ __all__ = [
     "reliability",
     "site_posteriors",
     "spectrogram",
+    "taken_and_short",
     "world_map",
 ]

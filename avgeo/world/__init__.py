@@ -9,6 +9,7 @@ from avgeo.world.moment import Moment, sample_moment, sun_position
 from avgeo.world.places import build_places, build_pool
 from avgeo.world.posterior import Likelihood, observed
 from avgeo.world.simulate import simulate
+from avgeo.world.soundscape import stem_of
 
 __all__ = [
     "CUES",
@@ -29,6 +30,7 @@ __all__ = [
     "sample_cues",
     "sample_moment",
     "simulate",
+    "stem_of",
     "sun_position",
     "visible",
 ]
