@@ -57,11 +57,14 @@ def examine_all(
 
 
 def _examined(candidate: Candidate, settings: CurateSettings) -> dict[str, Any]:
-    return _plain(asdict(examine(candidate, settings)))
+    try:
+        return _plain(asdict(examine(candidate, settings)))
+    except Exception as error:  # of a million files one will find what no test did; it must not cost the others
+        return _lost(candidate, f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
 def _lost(candidate: Candidate, why: str) -> dict[str, Any]:
-    """The examination of an item that took its process with it."""
+    """The examination of an item that took its process with it, or that something failed on unforeseen."""
     return _plain(asdict(Examined([Verdict("readable", reason=f"examining it {why}")])))
 
 

@@ -37,7 +37,7 @@ _TABLE_COLUMNS = ("file_name", "latitude", "longitude", "country", "licence", "a
 # The signal gate that each fault of picture or sound ought to close.
 _TWEAKED = {
     "silence": "silent", "frozen picture": "frozen", "black picture": "black", "slide show": "frozen",
-    "captions": "captions", "voice-over": "voiceover", "music": "music",
+    "captions": "captions", "voice-over": "voiceover", "faint voice-over": "voiceover", "music": "music",
 }  # fmt: skip
 _MISPLACED = ("wrong sign", "swapped", "null island", "no place")
 _COPIES: dict[str, Callable[[Take, np.random.Generator], tuple[Take, Coding, str]]] = {

@@ -150,12 +150,11 @@ def _flac(hours: int) -> bytes:
 
 
 def _many_samples(data: bytes) -> bytes:
-    """An MP4 whose tables of sample times say that there are two thousand million samples."""
-    at = data.find(b"stts")
+    """A film whose tables of sample sizes (`stsz`, ISO/IEC 14496-12) say that there are 2^31 samples."""
+    at = data.find(b"stsz")
     while at >= 0:
-        if struct.unpack_from(">I", data, at + 8)[0]:
-            data = data[: at + 12] + struct.pack(">I", 0x7FFFFFFF) + data[at + 16 :]
-        at = data.find(b"stts", at + 4)
+        data = data[: at + 12] + struct.pack(">I", 0x7FFFFFFF) + data[at + 16 :]
+        at = data.find(b"stsz", at + 4)
     return data
 
 

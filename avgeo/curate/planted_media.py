@@ -272,11 +272,19 @@ def _mixed(take: Take, added: np.ndarray, over_db: float) -> Take:
 
 
 def _voiceover(take: Take, rng: np.random.Generator) -> tuple[Take, str]:
-    """As a narrator is mixed, with the scene turned down beneath. AVG-Sim's own voices stand up to 26 dB above the
-    background and last nearly as long: below that, no level tells a narrator from someone in the street."""
+    """As a narrator is mixed, with the scene turned down beneath."""
+    return _spoken(take, rng.uniform(24, 36), rng)
+
+
+def _faint_voiceover(take: Take, rng: np.random.Generator) -> tuple[Take, str]:
+    """AVG-Sim's own voices stand up to 26 dB above the background and last nearly as long: so near to the scene, no
+    level tells a narrator from someone in the street. Planted to be told as plainly as the rest."""
+    return _spoken(take, rng.uniform(6, 24), rng)
+
+
+def _spoken(take: Take, over_db: float, rng: np.random.Generator) -> tuple[Take, str]:
     from avgeo.curate.planted_sounds import speech
 
-    over_db = rng.uniform(24, 36)
     return _mixed(take, speech(len(take.sound) / RATE_HZ, rng), over_db), f"{over_db:.0f} dB over the place's sound"
 
 
@@ -290,6 +298,6 @@ def _music(take: Take, rng: np.random.Generator) -> tuple[Take, str]:
 Tweak = Callable[[Take, np.random.Generator], tuple[Take, str]]
 TWEAKS: dict[str, Tweak] = {
     "silence": _silent, "frozen picture": _frozen, "black picture": _black, "slide show": _slides,
-    "captions": _captions, "voice-over": _voiceover, "music": _music,
+    "captions": _captions, "voice-over": _voiceover, "faint voice-over": _faint_voiceover, "music": _music,
 }  # fmt: skip
 """Faults of picture and sound, each a function of a take and a generator: the faulty take, and how bad it is."""

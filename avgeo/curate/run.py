@@ -94,8 +94,8 @@ def curate(
 
     `settings` holds the gates' thresholds and the shape of the benchmark (default: the profile `smoke`'s). `copy` puts
     the media kept into `out/media`; else the manifest points at the originals. `shards` puts those whose licence allows
-    copies (all, with `redistribute_unknown`) into WebDataset shards as well. Raises `CurateError` for a source that is missing, empty or of another kind, for a setting that makes no sense, and for an
-    `out` inside `where`.
+    copies (all, with `redistribute_unknown`) into WebDataset shards as well. Raises `CurateError` for a source that is
+    missing, empty or of another kind, for a setting that makes no sense, and for an `out` inside `where`.
     """
     settings = settings or CurateSettings()
     check_settings(settings)

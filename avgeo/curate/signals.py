@@ -254,12 +254,13 @@ def missing(path: Path, signals: Signals, examine_s: float, min_decoded: float) 
         )
         if promised_s is not None
     ]
+    for what, _, decoded_s in parts:
+        if decoded_s <= 0:
+            return f"none of its {what} decodes"
     if signals.container not in _PER_STREAM:
         parts = [max(parts, key=lambda part: part[2])]
     share = min_decoded if signals.container in _EXACT else 0.5
     for what, expected_s, decoded_s in parts:
-        if decoded_s <= 0:
-            return f"none of its {what} decodes"
         if decoded_s < share * expected_s - _LENIENT_S:
             return f"truncated: {decoded_s:.1f} s of {expected_s:.1f} s of {what} decode"
     return None
