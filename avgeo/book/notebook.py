@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,10 @@ def table(df: pd.DataFrame, caption: str, index: bool = False, digits: int = 3) 
     """
     from IPython.display import display
 
-    body = df.to_html(border=0, index=index, na_rep="–", classes="avgeo", float_format=lambda x: _rounded(x, digits))
+    # Sentences are read from the left, figures compared from the right.
+    prose = [number for number, name in enumerate(df.columns, start=1 + index) if _is_prose(df[name])]
+    classes = ["avgeo", *(f"avgeo-prose-{number}" for number in prose)]
+    body = df.to_html(border=0, index=index, na_rep="–", classes=classes, float_format=lambda x: _rounded(x, digits))
     head, _, rows = body.partition("</thead>")
     head = head.replace("<th>", '<th scope="col">').replace(
         "<thead>", f"<caption>{html.escape(caption)}</caption><thead>"
@@ -110,12 +114,17 @@ def table(df: pd.DataFrame, caption: str, index: bool = False, digits: int = 3) 
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=index)}"}, raw=True)
 
 
+def _is_prose(column: pd.Series) -> bool:
+    """Whether a column holds texts with words, not figures with an interval."""
+    return any(isinstance(value, str) and len(re.findall(r"[^\W\d_]{2,}", value)) > 1 for value in column)
+
+
 def provenance(card: Mapping[str, Any]) -> str:
     """Where a number from a run card comes from, for a caption: command, seed, commit, machine, time."""
     minutes = card["seconds"] / 60
     took = f"{minutes:.0f} min" if minutes >= 2 else f"{card['seconds']:.0f} s"
     machine = f"{card['machine']['cores']} cores, {card['machine']['device']}"
-    made = f"`{card['command']}`, seed {card['seed']}, commit {card['commit']}"
+    made = f"{card['command']}, seed {card['seed']}, commit {card['commit']}"
     return f"run card: {made}, {machine}, {took}, {card['began'][:10]}"
 
 

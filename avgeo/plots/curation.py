@@ -10,7 +10,7 @@ import pandas as pd
 from avgeo.plots.maps import world_axes
 from avgeo.plots.style import FAINT, INK, MARKERS, PALETTE, Drawn, PlotError, drawn, new_figure, readable, styled
 
-_STATES = {"surplus": (FAINT, "x", 9), "short": (PALETTE[1], MARKERS[4], 20), "taken": (PALETTE[0], MARKERS[0], 16)}
+_STATES = {"surplus": (FAINT, "x", 20), "short": (PALETTE[1], MARKERS[4], 45), "taken": (PALETTE[0], MARKERS[0], 36)}
 """Colour, marker and size of a place's state, in the order of drawing."""
 
 
