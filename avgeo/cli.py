@@ -168,7 +168,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of `avgeo curate`
     for problem in problems:
         typer.echo(problem)
     if problems:
-        _say(f"error: {len(problems)} problems in {folder}")
+        _say(f"error: {len(problems)} problem{'s' * (len(problems) > 1)} in {folder}")
         raise typer.Exit(1)
     typer.echo(f"{folder}: all is as it was published")
 

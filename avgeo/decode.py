@@ -24,6 +24,7 @@ from jaxtyping import Float32, UInt8
 # Beyond this jump it is cheaper to seek to a keyframe than to decode everything between two wanted frames.
 _SEEK_AHEAD_S = 8.0
 
+PHOTO_BRANDS = ("heic", "heix", "mif1", "avif")
 MAX_PIXELS = 1 << 27
 """Larger pictures are not decoded: a file of a few kilobytes can announce more than fits into memory."""
 
@@ -88,8 +89,9 @@ def audio_stream(container: InputContainer) -> Any | None:
 
 
 def is_image(container: InputContainer) -> bool:
-    """Whether the container is a still picture."""
-    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+    """Whether the container is a still picture; HEIF and AVIF are made of the boxes of films."""
+    name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
+    return name == "image2" or name.endswith("_pipe") or (brand in PHOTO_BRANDS and not container.streams.audio)
 
 
 def stated_s(container: InputContainer, stream: Any) -> float:

@@ -208,6 +208,60 @@ def test_what_cannot_be_curated(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_nobody_elses_folder_is_written_into(mixed: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "media").mkdir(parents=True)
+    (theirs / "thesis.txt").write_text("mine")
+    with pytest.raises(CurateError, match="not of a curation"):
+        curated(mixed, theirs)
+    (theirs / "thesis.txt").unlink()
+    report = curated(mixed, tmp_path / "out")
+    with pytest.raises(CurateError, match="holds the source"):
+        curate("manifest", report.manifest, tmp_path / "out")
+    inside = tmp_path / "out" / "media"
+    inside.mkdir(exist_ok=True)
+    with pytest.raises(CurateError, match="holds the source"):
+        curated(inside, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("separation_km", 0.0), ("places", 0), ("max_country_share", 0.0), ("coarsen_km", 6000.0),
+     ("silence_dbfs", float("nan")), ("time_limit_s", float("inf")), ("test_fraction", 0.9), ("without", ("surplus",))],
+)  # fmt: skip
+def test_settings_are_refused_before_any_work(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(journal, "examine", lambda *_: pytest.fail("an item was examined"))
+    with pytest.raises(CurateError, match="surplus" if name == "without" else name):
+        curated(mixed, tmp_path / "out", **{name: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_failed_in_passing_is_tried_again(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk or a killed worker is not the file's fault; the same command later ends like any other."""
+    curated(mixed, tmp_path / "whole")
+    real = gates.examine
+    monkeypatch.setattr(journal, "examine", lambda one, chosen: (_ for _ in ()).throw(OSError(28, "disk full")))
+    report = curated(mixed, tmp_path / "out")
+    assert report.kept == 0 and "disk full" in " ".join(pd.read_parquet(report.rejects)["reason"])
+    monkeypatch.setattr(journal, "examine", real)
+    curated(mixed, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_an_extra_that_is_installed_later_measures_what_was_skipped(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curated(mixed, tmp_path / "out")
+    seen: list[str] = []
+    real = gates.examine
+    monkeypatch.setattr(journal, "examine", lambda one, chosen: seen.append(one.item) or real(one, chosen))
+    monkeypatch.setattr(journal, "_LIBRARIES", (*journal._LIBRARIES, "pytest"))
+    curated(mixed, tmp_path / "out")
+    assert len(seen) == len([gate for gate in EXPECTED_GATES.values() if gate != "media"])
+
+
 def test_only_rejects_still_gives_a_manifest(tmp_path: Path) -> None:
     where = tmp_path / "source"
     where.mkdir()

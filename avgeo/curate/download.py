@@ -65,6 +65,14 @@ def _read_log(log: Path) -> dict[str, Outcome]:
     return known
 
 
+def downloaded_files(folder: Path) -> list[str]:
+    """Names of what a downloader wrote into `folder`: its media, whole or not, and its log."""
+    names = {outcome.file for outcome in _read_log(folder / LOG).values() if outcome.file} if folder.is_dir() else set()
+    names = {name for name in names if PurePosixPath(name).name == name}
+    partial = {path.name for path in folder.glob("*.partial*")} if folder.is_dir() else set()
+    return sorted(names | partial | {LOG})
+
+
 class Downloader:
     """Downloads into `folder`, which is made if need be.
 

@@ -1,16 +1,16 @@
 """The gates in their order, what each asks, and how one item goes through them.
 
 A gate is a plain function that returns a `Verdict`; this module only strings them together. What a source says is
-judged before anything is fetched, headers before anything is decoded. What needs the decoded signals is judged by all
+judged before anything is fetched, headers before all is decoded. What needs the decoded signals is judged by all
 gates at once, since decoding is what costs. Duplicates, places and splits need the other items and come afterwards.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from avgeo.checksums import sha256
 from avgeo.clips import ClipError, MediaInfo, probe
 from avgeo.curate import fingerprint, localisable, music, picture, privacy, sound, speech
 from avgeo.curate.candidate import Candidate
@@ -110,7 +110,7 @@ def duration(info: MediaInfo, settings: CurateSettings) -> Verdict:
 
 
 def readable(path: Path, settings: CurateSettings) -> tuple[Verdict, MediaInfo | None]:
-    """Its headers can be read, and a first picture decodes."""
+    """Its headers can be read, and where there is a picture without sound, a first one decodes."""
     oversize = _oversize(path, settings.max_pixels)
     if oversize is not None:
         return oversize, None
@@ -170,7 +170,11 @@ _HEARD_AND_SEEN = (
 
 @dataclass
 class Examined:
-    """What the gates found about one item: their verdicts in order, and what the manifest needs of an item kept."""
+    """What the gates found about one item: their verdicts in order, and what the manifest needs of an item kept.
+
+    `in_passing` says that the outcome may be the machine's (too slow, too little memory, a disk that failed) and is to
+    be tried again.
+    """
 
     verdicts: list[Verdict] = field(default_factory=list)
     location: Location | None = None
@@ -179,6 +183,7 @@ class Examined:
     sha256: str | None = None
     pictures: list[str] | None = None
     sound: str | None = None
+    in_passing: bool = False
 
     @property
     def closed(self) -> list[Verdict]:
@@ -218,11 +223,14 @@ def examine(candidate: Candidate, settings: CurateSettings, everything: bool = F
                 found.verdicts.append(privacy.privacy(signals, settings))  # dear, and only ever a flag
                 found.pictures = fingerprint.picture_hashes(signals)
                 found.sound = fingerprint.sound_fingerprint(signals)
-                found.sha256 = sha256(candidate.path)
+                found.sha256 = sha256(candidate.path) if candidate.path is not None else None
     except OSError as error:
         found.verdicts.append(Verdict("readable", reason=f"cannot be opened: {error.strerror or error}"))
+        found.in_passing = True
     except MemoryError:
         found.verdicts.append(Verdict("readable", reason="needs more memory than one item may have"))
+        found.in_passing = True
+    found.in_passing |= any((verdict.reason or "").startswith("takes longer than") for verdict in found.verdicts)
     return found
 
 
@@ -254,11 +262,3 @@ def _before_decoding(
             return None
     verdict, signals = decoded(path, found.info, settings)
     return None if closed(verdict) else signals
-
-
-def sha256(path: Path | None) -> str | None:
-    """SHA-256 of the file's bytes, in hexadecimal."""
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ _CORPUS_ONLY = (
     "places", "clips_per_place", "max_country_share", "max_uploader_share", "coarsen_km", "test_fraction",
     "val_fraction",
 )  # fmt: skip
+_LIBRARIES = (
+    "av", "exifread", "gpxpy", "imagehash", "mutagen", "numpy", "onnxruntime", "opencv-python-headless", "pillow",
+    "scipy", "silero-vad",
+)  # fmt: skip
 _GRACE_S = 30.0  # beyond the time limit that the examination keeps itself, before its process is ended
 
 
@@ -37,8 +43,8 @@ def examine_all(
     todo = [(key, item) for key, item in zip(keys, items, strict=True) if key not in known]
     journal.parent.mkdir(parents=True, exist_ok=True)
     with open(journal, "ab") as log:
-        if log.tell() and journal.read_bytes()[-1:] != b"\n":
-            log.write(b"\n")
+        if log.tell():
+            log.write(b"\n")  # after the line that a killed run left unfinished
         results = map_items(
             partial(_examined, settings=settings),
             [item for _, item in todo],
@@ -51,8 +57,9 @@ def examine_all(
         )
         for (key, _), result in zip(todo, results, strict=True):
             known[key] = result
-            log.write(json.dumps({"key": key, "result": result}).encode() + b"\n")
-            log.flush()
+            if not result["in_passing"]:  # else the next run tries again: it may have been the machine's fault
+                log.write(json.dumps({"key": key, "result": result}).encode() + b"\n")
+                log.flush()
     return [known[key] for key in keys]
 
 
@@ -65,7 +72,7 @@ def _examined(candidate: Candidate, settings: CurateSettings) -> dict[str, Any]:
 
 def _lost(candidate: Candidate, why: str) -> dict[str, Any]:
     """The examination of an item that took its process with it, or that something failed on unforeseen."""
-    return _plain(asdict(Examined([Verdict("readable", reason=f"examining it {why}")])))
+    return _plain(asdict(Examined([Verdict("readable", reason=f"examining it {why}")], in_passing=True)))
 
 
 def _plain(value: Any) -> Any:
@@ -83,7 +90,7 @@ def _plain(value: Any) -> Any:
 def _keys(items: Sequence[Candidate], settings: CurateSettings) -> list[str]:
     """Each item's identity: its file, what lies beside it, what its source says, the thresholds and the code."""
     judged_by = {name: value for name, value in asdict(settings).items() if name not in _CORPUS_ONLY}
-    common = json.dumps([judged_by, code_hash("curate", "clips", "decode")])
+    common = json.dumps([judged_by, code_hash("curate", "clips", "decode", "world"), _versions()])
     keys = []
     for item in items:
         stamps: list[Any] = []
@@ -93,11 +100,23 @@ def _keys(items: Sequence[Candidate], settings: CurateSettings) -> list[str]:
             except OSError:
                 stamps.append(None)
             else:
-                name = path.name.encode("utf-8", "backslashreplace").decode()
-                stamps.append([name, status.st_size, status.st_mtime_ns])
+                name = os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+                # the change time too: an archive unpacks other files with the same names, sizes and times
+                stamps.append([name, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
         told = {name: value for name, value in asdict(item).items() if name != "path"}
         keys.append(hashlib.sha256(json.dumps([common, _plain(told), stamps]).encode()).hexdigest())
     return keys
+
+
+def _versions() -> list[str | None]:
+    """Of the libraries that measure; an extra that is installed later measures what was skipped before."""
+    found: list[str | None] = []
+    for name in _LIBRARIES:
+        try:
+            found.append(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found.append(None)
+    return found
 
 
 def _read(journal: Path) -> dict[str, dict[str, Any]]:

@@ -122,13 +122,18 @@ def _exif(path: Path, head: bytes) -> tuple[list[Location], str | None]:
     import exifread
 
     logging.getLogger("exifread").setLevel(logging.CRITICAL)  # what it warns about comes back as a fault
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     try:
-        webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
         with io.BytesIO(_webp_tiff(head)) if webp else open(path, "rb") as file:
             tags = exifread.process_file(file, details=False)
     # A parser of foreign bytes can raise anything; the reason goes into the rejects.
     except Exception as error:
-        return [unusable("exif", f"EXIF cannot be read: {type(error).__name__}: {error}")], None
+        try:  # libheif leaves out the prefix that exifread asserts: the TIFF itself is there
+            starts = [at for at in (head.find(b"II*\0"), head.find(b"MM\0*")) if at > 0]
+            tags = exifread.process_file(io.BytesIO(head[min(starts) :]), details=False)
+        except Exception:
+            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return [unusable("exif", f"EXIF cannot be read ({why})")], None
     recorded_at = _recorded_at(tags)
     if not any(name in tags for name in ("GPS GPSLatitude", "GPS GPSLongitude")):
         return [], recorded_at

@@ -44,6 +44,14 @@ def arc_km(chords: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     return 2 * EARTH_KM * np.arcsin(np.clip(chords / 2, 0, 1))
 
 
+def check_distances(settings: CurateSettings) -> None:
+    """Raise `CurateError` for distances that make no sense."""
+    if not settings.separation_km >= LEAST_SEPARATION_KM:
+        raise CurateError(f"separation_km={settings.separation_km}: give {LEAST_SEPARATION_KM} or more")
+    if not settings.place_radius_km >= 0:
+        raise CurateError(f"place_radius_km={settings.place_radius_km}: give 0 or more")
+
+
 def assign_places(table: pd.DataFrame, settings: CurateSettings) -> tuple[pd.Series, dict[str, str]]:
     """The place of every clip of `table` (clip_id, latitude_deg, longitude_deg), and why some clips have none.
 
@@ -56,10 +64,7 @@ def assign_places(table: pd.DataFrame, settings: CurateSettings) -> tuple[pd.Ser
     A place is named by its southernmost, then westernmost clip, `+52.0000+004.0000`. Returns the names, indexed like
     `table`, None where left out; and clip_id: reason for those. Raises `CurateError` for distances that make no sense.
     """
-    if not settings.separation_km >= LEAST_SEPARATION_KM:
-        raise CurateError(f"separation_km={settings.separation_km}: give {LEAST_SEPARATION_KM} or more")
-    if not settings.place_radius_km >= 0:
-        raise CurateError(f"place_radius_km={settings.place_radius_km}: give 0 or more")
+    check_distances(settings)
     names = pd.Series([None] * len(table), index=table.index, dtype="object")
     if table.empty:
         return names, {}

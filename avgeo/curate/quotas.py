@@ -58,7 +58,7 @@ def choose(table: pd.DataFrame, settings: CurateSettings, seed: int) -> Choice:
     cost more than half of the clips (too few countries or uploaders) is raised until it does not, and a note in the
     summary says so. Without limits everything is taken. Raises `CurateError` for limits that make no sense.
     """
-    _check(settings)
+    check_limits(settings)
     clips = _candidates(table, seed)
     taken, used, notes = _within_shares(clips, settings)
     places = _places(clips, taken, settings)
@@ -76,7 +76,8 @@ def outcome(table: pd.DataFrame, kept: Iterable[str], settings: CurateSettings, 
     return Choice(choice.dropped, _summary(clips, places, taken, settings, choice.summary["notes"]), places)
 
 
-def _check(settings: CurateSettings) -> None:
+def check_limits(settings: CurateSettings) -> None:
+    """Raise `CurateError` for limits that make no sense."""
     for name in ("places", "clips_per_place"):
         value = getattr(settings, name)
         if value is not None and value < 1:

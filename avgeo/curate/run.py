@@ -6,6 +6,8 @@ bytes, in this process, on a pool of processes, or on Ray. The source is only re
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import shutil
 from collections import Counter
@@ -18,14 +20,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from avgeo.curate.candidate import Candidate, CurateError
-from avgeo.curate.download import downloader
+from avgeo.curate.download import downloaded_files, downloader
 from avgeo.curate.duplicates import choose as choose_one
 from avgeo.curate.duplicates import find_duplicates
 from avgeo.curate.gates import GATES, MODALITIES, stated
 from avgeo.curate.journal import examine_all
-from avgeo.curate.places import assign_places
-from avgeo.curate.publish import publish, strip_media
-from avgeo.curate.quotas import choose, countries_of, outcome
+from avgeo.curate.places import assign_places, check_distances
+from avgeo.curate.privacy import coarsen
+from avgeo.curate.publish import REPORT, publish, strip_media
+from avgeo.curate.quotas import check_limits, choose, countries_of, outcome
 from avgeo.curate.sources import candidates
 from avgeo.curate.splits import assign_splits, audit_leakage
 from avgeo.engine import check_engine
@@ -39,7 +42,8 @@ EXTRA_COLUMNS = (
     "flags",
 )  # fmt: skip
 _FLOATS = ("latitude_deg", "longitude_deg", "duration_s", "altitude_m", "width", "height")
-_NEEDED = ("media", "download", "readable", "coordinates")  # without these there is nothing to put into a manifest
+# without these there is nothing to put into a manifest, or no benchmark
+_NEEDED = ("media", "download", "readable", "coordinates", "privacy", "surplus", "leak")
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,18 @@ def check_settings(settings: CurateSettings) -> None:
             raise CurateError(f"{name}: unknown {what} {unknown[0]!r}; choose from {', '.join(known)}")
     for setting in fields(settings):
         value = getattr(settings, setting.name)
-        if isinstance(value, int | float) and setting.name != "silence_dbfs" and not 0 <= value < float("inf"):
-            raise CurateError(f"{setting.name} must be 0 or more, got {value}")
-    if settings.test_fraction + settings.val_fraction > 1:
+        least = -math.inf if setting.name == "silence_dbfs" else 0
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= least):
+            raise CurateError(f"{setting.name} must be a number of 0 or more, got {value}")
+        share = setting.name.endswith(("_share", "_fraction", "_score")) or setting.name == "min_decoded"
+        if share and value > 1:
+            raise CurateError(f"{setting.name} is a share: give at most 1, got {value}")
+    if settings.test_fraction + settings.val_fraction >= 1:
         raise CurateError("test_fraction and val_fraction leave nothing to train on: together they must be below 1")
+    check_distances(settings)
+    check_limits(settings)
+    if settings.coarsen_km:
+        coarsen(0.0, 0.0, settings.coarsen_km)
 
 
 def curate(
@@ -150,11 +162,13 @@ def curate(
         places=choice.places, copy=copy, shards=shards, redistribute_unknown=redistribute_unknown,
     )  # fmt: skip
     notes = [*remarks, *choice.summary["notes"]]
+    for name, count in summary["splits"].items():
+        if len(table) and not count and getattr(settings, f"{name}_fraction", 1):
+            notes.append(f"no clip is in {name}: whole places are drawn, and there are only {summary['places']}")
     if published["withheld_from_shards"]:
         notes.append(f"{published['withheld_from_shards']} clips without a free licence are in no shard")
     if settings.coarsen_km:
-        for name in (WORK, DOWNLOADS):
-            shutil.rmtree(out / name, ignore_errors=True)
+        _forget(out)
         notes.append("the journal and the downloads hold exact coordinates: they were removed")
     return CurateReport(
         kept=len(table),
@@ -169,13 +183,29 @@ def curate(
 
 
 def _check_out(where: Path | str, out: Path) -> None:
+    """Raise `CurateError` unless `out` is new, empty, or of an earlier run, and apart from the source."""
     there = Path(where)
     if there.is_dir() and out.resolve().is_relative_to(there.resolve()):
         raise CurateError(f"out: {out} lies inside the source {where}, which is never written to; choose another")
+    if there.exists() and there.resolve().is_relative_to(out.resolve()):
+        raise CurateError(f"out: {out} holds the source {where}, which is never written to; choose another")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        ours = (out / WORK).is_dir() or (out / REPORT).is_file()
+        if not ours and any(out.iterdir()):
+            raise CurateError(f"out: {out} holds files that are not of a curation; choose a new or empty folder")
+        (out / WORK).mkdir(exist_ok=True)
     except OSError as error:
         raise CurateError(f"out: {out} cannot be made ({error.strerror}); choose another folder") from None
+
+
+def _forget(out: Path) -> None:
+    """Remove what holds exact coordinates: the journal, and the downloads that the downloader wrote."""
+    for name in downloaded_files(out / DOWNLOADS):
+        (out / DOWNLOADS / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files are in it, or there was none
+        (out / DOWNLOADS).rmdir()
+    shutil.rmtree(out / WORK, ignore_errors=True)
 
 
 @dataclass
@@ -187,6 +217,7 @@ class _Rejects:
     def add(self, item: str, closed: Sequence[tuple[str, str]]) -> None:
         """`closed`: gates and reasons, the first of them the one that counts."""
         (gate, reason), *others = closed
+        reason = reason.encode("utf-8", "backslashreplace").decode()  # what no table could hold
         self.rows.setdefault(item, (gate, reason, ",".join(dict.fromkeys(name for name, _ in others))))
 
     def drop(
