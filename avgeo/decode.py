@@ -38,8 +38,11 @@ class _Nameless(io.BufferedReader):
 
 
 @contextlib.contextmanager
-def open_media(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
-    """The container of a media file; raises `ClipError` for whatever is none, without opening anything else."""
+def open_media(path: str | os.PathLike[str], metadata_errors: str = "ignore") -> Iterator[InputContainer]:
+    """The container of a media file; raises `ClipError` for whatever is none, without opening anything else.
+
+    `metadata_errors` is how bytes of its tags that are not UTF-8 are decoded (as `bytes.decode`'s errors).
+    """
     file = Path(path)
     if file.is_dir():
         raise ClipError(f"{file}: is a directory; give a media file")
@@ -56,7 +59,9 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
         raise ClipError(f"{file}: cannot be opened ({one_line(error.strerror)})") from None
     options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
-        container: InputContainer = av.open(data, "r", options=options, metadata_errors="ignore", buffer_size=1 << 16)
+        container: InputContainer = av.open(
+            data, "r", options=options, metadata_errors=metadata_errors, buffer_size=1 << 16
+        )
     except FFmpegError as error:
         data.close()
         why = one_line(error.strerror or error)

@@ -53,9 +53,10 @@ def map_items(
 ) -> Iterator[Result]:
     """`function(item)` for every item, lazily and in order, with a progress bar.
 
-    `function` and the items must pickle. `workers` counts processes (default: this machine's cores); one worker, or
-    one item, runs in this process whatever the engine. An exception in a worker is raised here. `sizes` says how many
-    units of the progress bar each item stands for; such items are large and go to the workers one at a time.
+    `function` and the items must pickle. `workers` counts processes (default: this machine's cores); with "process",
+    one worker or one item runs in this process, unless `failed` is given. An exception in a worker is raised here.
+    `sizes` says how many units of the progress bar each item stands for; such items are large and go to the workers one
+    at a time.
 
     With `failed`, an item that kills its worker, or keeps it busy beyond `time_limit_s`, costs that worker alone:
     `failed(item, why)` stands in for its result. Processes and Ray then isolate every item; "local" cannot.
@@ -150,7 +151,7 @@ def _follow_parent() -> None:
 
 def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     ray = _ray(workers)
-    remote = ray.remote(function)
+    remote = ray.remote(_plain(function))
     pending = [remote.remote(item) for item in items]
     for reference in pending:
         yield ray.get(reference)
@@ -165,7 +166,7 @@ def _isolated_by_ray(
 ) -> Iterator[Result]:
     """Like `_ray_results`; few tasks wait at a time, so that a limit counts from about when a task begins."""
     ray = _ray(workers)
-    remote = ray.remote(function).options(max_retries=0)
+    remote = ray.remote(_plain(function)).options(max_retries=0)
     ahead = 4 * workers
     pending = deque(remote.remote(item) for item in items[:ahead])
     for number, item in enumerate(items):
@@ -180,6 +181,15 @@ def _isolated_by_ray(
         if number + ahead < len(items):
             pending.append(remote.remote(items[number + ahead]))
         yield result
+
+
+def _plain(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Ray takes functions, and no other callables such as partial ones."""
+
+    def call(item: Item) -> Result:
+        return function(item)
+
+    return call
 
 
 def _ray(workers: int) -> Any:

@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from avgeo.checksums import read_sums, sha256, write_sums
 from avgeo.clips import probe, read_audio, write_clip
 from avgeo.curate.candidate import CurateError
-from avgeo.curate.coarse import coarsened
+from avgeo.curate.coarse import WITHHELD, coarsened, scrub
 from avgeo.curate.metadata import read_locations
 from avgeo.curate.places import assign_places
 from avgeo.curate.publish import publish, redistributable, strip_media
@@ -264,10 +265,13 @@ def test_a_second_run_changes_nothing_and_mends_what_differs(
     shards[1].unlink()
     (out / "shards" / "train-999999.tar").write_bytes(b"old")
     (out / "shards" / "test-000000.tar.partial").write_bytes(b"killed")
-    (out / "media" / "partial-take-0123456789ab.mp4").write_bytes(b"killed")
+    (out / ".work" / "strip" / ".strip-xyz").mkdir(parents=True)
+    (out / ".work" / "strip" / ".strip-xyz" / "copy.mp4").write_bytes(b"killed")
     (out / "media" / "gone-0123456789ab.mp4").write_bytes(b"of an earlier run")
+    earlier = {"media/gone-0123456789ab.mp4": "0" * 64, "shards/train-999999.tar": "0" * 64}
+    write_sums(out, read_sums(out)[0] | earlier)
     make(out, originals, copy=True, shards=True, shard_bytes=60_000)
-    assert tree(out) == before
+    assert not [*(out / ".work").iterdir()] and tree(out) == before
     assert all(path.stat().st_mtime_ns == stamps[path] for path in stamps if path not in [*damaged, shards[1]])
 
 
@@ -336,7 +340,10 @@ def test_coarse_folders_state_no_exact_place(originals: dict[str, Path], tmp_pat
     for name, data in tree(out).items():
         assert b"15.1234" not in data and b".5678" not in data, name
     reason = pd.read_parquet(out / "rejects.parquet")["reason"][1]
-    assert "has 34 clips, 20 are taken; at 15" in reason and manifest["place_id"][0] in reason
+    assert reason == f"place {manifest['place_id'][0]} has 34 clips, 20 are taken; at …"
+    assert manifest["clip_id"].tolist() == [f"clip-{digest(out / path)[:12]}" for path in manifest["path"]]
+    assert pd.read_parquet(out / "rejects.parquet")["item"].tolist() == ["item-000001", "item-000002"]
+    assert "Who follows the addresses (column url) finds what was coarsened" in (out / "README.md").read_text()
     assert verify(out) == []
 
     (out / "downloads").mkdir()
@@ -366,10 +373,108 @@ def test_what_cannot_be_stripped_is_named_beforehand(originals: dict[str, Path],
 def test_places_that_become_one_cell_keep_names_of_their_own() -> None:
     table = pd.DataFrame({"place_id": ["+15.1234+020.5678", "+15.1500+020.5678"], "latitude_deg": [15.1234, 15.15],
                           "longitude_deg": 20.5678})  # fmt: skip
-    rejects = pd.DataFrame({"item": ["a"], "reason": ["lies 0.84 km from a clip of place +15.1500+020.5678"]})
+    rejects = pd.DataFrame(
+        {"item": ["a"], "gate": "surplus", "reason": ["lies 0.84 km from a clip of place +15.1500+020.5678"]}
+    )
     found, told, none = coarsened(table, rejects, None, 50.0)
     assert found["place_id"].nunique() == 2 and found["latitude_deg"].nunique() == 1 and none is None
     assert found["place_id"][1] == f"{found['place_id'][0]}-2" and found["place_id"][1] in told["reason"][0]
+
+
+TELLING = [
+    "At 52.123456 N 13.404954 E", "by me 52,123456, 13,404954", "52,31.12345X", "+521234.567+0131234.567X", "521234N",
+    "34.08 N 118.25 W", "52°31'12\" N, 13°24' E", "home-52-123456", "52.520008", "−33.86 151.21", "+52.5+013.4/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TELLING)
+@pytest.mark.parametrize("km", [10.0, 100.0, 500.0])
+def test_texts_of_a_coarse_folder_tell_no_position(
+    originals: dict[str, Path], tmp_path: Path, text: str, km: float
+) -> None:
+    table, _, _, _, _, places = benchmark(originals)
+    table["title"], table["attribution"], table["original"] = text, f"Ann, {text}", [f"{text} {n}" for n in range(10)]
+    table["clip_id"] = [f"home-52-123456-13-404954-{number:012x}" for number in range(10)]
+    rejects = pd.DataFrame({"item": f"{text}.jpg", "gate": ["coordinates", "duplicate", "captions"], "also": ""})
+    rejects["reason"] = [f"quicktime: {text!r}", f"same bytes as {text}.jpg", f"says {text}"]
+    found, told, _ = coarsened(table, rejects, places, km)
+    assert told["reason"][0] == WITHHELD and told["reason"][1] == "same bytes as another item"
+    wrote = [*found["title"], *found["attribution"], *found["original"], *told["item"], *told["reason"]]
+    for digits in ("1234", "404954", "12", "08", "520008", "86", "5+", "34"):
+        assert not [line for line in map(str, wrote) if digits in line and "-000" not in line], digits
+    assert found["attribution"].str.startswith("Ann, ").all() and found["original"].nunique() == 10
+
+
+@pytest.mark.parametrize("text", ["Rue de l'Est, 12 rue X", "34 clips, 20 are taken", "2024-05-01", "CC BY", "1 face"])
+def test_other_texts_stay(text: str) -> None:
+    assert scrub(text) == text
+
+
+def test_files_of_others_are_left_alone(originals: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for folder, name in (
+        ("media", "123e4567-e89b-12d3-a456-426614174000.jpg"), ("media", "partial-thesis-0123456789ab.pdf"),
+        ("shards", "backup-000001.tar"),
+    ):  # fmt: skip
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        (out / folder / name).write_text("mine")
+    write_sums(out, {"media/123e4567-e89b-12d3-a456-426614174000.jpg": "0" * 64})  # a list, but no list of ours
+    for ours in (False, True, False):
+        make(out, originals, copy=ours, shards=ours)
+        assert sorted(path.name for path in (out / "media").iterdir() if path.read_bytes() == b"mine") == [
+            "123e4567-e89b-12d3-a456-426614174000.jpg", "partial-thesis-0123456789ab.pdf",
+        ]  # fmt: skip
+        assert (out / "shards" / "backup-000001.tar").read_text() == "mine"
+    assert len(list((out / "media").iterdir())) == 2  # our own copies went
+
+
+@pytest.mark.parametrize("km", [0.0, 20.0])
+def test_nothing_is_written_through_a_link(originals: dict[str, Path], tmp_path: Path, km: float) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    settings = replace(DEFAULT, coarsen_km=km)
+    make(out, originals, settings, copy=True)
+    names = [path.name for path in (out / "media").iterdir()]
+    shutil.rmtree(out)
+    (out / "media").mkdir(parents=True)
+    victim.write_text("mine")
+    for name in names:
+        (out / "media" / f"partial-{name}").symlink_to(victim)
+        (out / "media" / name).symlink_to(victim)
+    make(out, originals, settings, copy=True)
+    assert victim.read_text() == "mine" and not any((out / "media" / name).is_symlink() for name in names)
+    (out / ".work").symlink_to(tmp_path)
+    with pytest.raises(CurateError, match="is a link"):
+        make(out, originals, settings, copy=True)
+    assert victim.exists()
+
+
+def test_a_killed_stripping_leaves_no_copy(
+    originals: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = tmp_path / "out", replace(DEFAULT, coarsen_km=20.0)
+    left = out / ".work" / "strip" / ".strip-abc"
+    left.mkdir(parents=True)
+    (left / "copy.mp4").write_bytes(b"+15.1234+020.5678/")
+    make(out, originals, settings)
+    assert not left.parent.exists() and [*(out / ".work").iterdir()] == []  # which the caller made and removes
+    (out / ".work").rmdir()
+    assert verify(out) == []
+    (out / "media" / ".strip-abc").mkdir()
+    (out / "media" / ".strip-abc" / "copy.mp4").write_bytes(b"x")
+    (out / ".work").mkdir()
+    problems = verify(out)
+    for name in (".work/: may hold", "media/.strip-abc/: may hold", "media/.strip-abc/copy.mp4: is not in"):
+        assert any(problem.startswith(name) for problem in problems), problems
+
+
+def test_of_clips_that_are_the_same_when_stripped_one_is_made(tmp_path: Path) -> None:
+    media = {}
+    for number in range(2):
+        path = media[f"b-{number}"] = tmp_path / f"{number}.mp4"
+        write_clip(path, np.full((3, 32, 48, 3), 90, np.uint8), 4, np.zeros(12_000, np.float32), 16_000)
+        _state(path, f"+1{number}.1234+020.5678/")
+    found, failed = strip_media(media, tmp_path / "out")
+    assert list(found) == ["b-0"] and list(failed) == ["b-1"] and "same file as another" in failed["b-1"]
 
 
 # --- every damage is found ---
@@ -475,6 +580,53 @@ def test_every_damage_is_found(whole: Path, tmp_path: Path, damage: Callable[[Pa
     problems = verify(out)
     assert any(message in problem for problem in problems), problems
     assert all("\n" not in problem and str(tmp_path) not in problem for problem in problems)
+
+
+def _sealed(damage: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A change that all digests were made to agree with."""
+
+    def lie(out: Path) -> None:
+        damage(out)
+        described = json.loads((out / "croissant.json").read_text())
+        for item in described["distribution"]:
+            if "sha256" in item:
+                item["sha256"] = sha256(out / item["contentUrl"])
+        (out / "croissant.json").write_text(json.dumps(described))
+        write_sums(out, {name: sha256(out / name) for name in read_sums(out)[0]})
+
+    return lie
+
+
+def _leakage(out: Path) -> None:
+    report = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps(report | {"leakage": {}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "CREDITS.csv").write_text("x"), "CREDITS.csv: does not hold the manifest's credits"),
+        (lambda out: (out / "README.md").write_text(""), "does not say that there are 10 clips at 10 places"),
+        (_leakage, "leakage: shared_places is None, the manifest says 0"),
+        (_report(benchmark={"taken": {"clips": 9, "places": 10}}), "9 clips taken, the manifest says 10"),
+        (_rewrite("places.parquet", lambda t: t.assign(taken=999)), "says 999 of 1 clips taken"),
+        (_rewrite("places.parquet", _first("state", "surplus")), "surplus; the manifest has 1, taken"),
+        (_rewrite("places.parquet", _first("place_id", "nowhere")), "places.parquet: has no row for +"),
+        (_rewrite("places.parquet", lambda t: t.assign(latitude_deg=1.0)), "does not lie where"),
+        (_rewrite("places.parquet", lambda t: t.drop(columns="found")), "places.parquet: has no column found"),
+        (_rewrite("manifest.parquet", lambda t: t.assign(country="Narnia")), "not in 'Narnia'"),
+        (_rewrite("manifest.parquet", lambda t: t.assign(duration_s=5e5)), "lasts 0.8 s, the manifest says 500000.0 s"),
+        (_rewrite("manifest.parquet", lambda t: t.assign(kind="audio")), "is of kind video, the manifest says audio"),
+    ],
+)
+def test_lies_that_all_digests_agree_with_are_found(
+    whole: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    _sealed(damage)(out)
+    problems = verify(out)
+    assert any(message in problem for problem in problems), problems
 
 
 def test_no_damage_makes_it_crash(whole: Path, tmp_path: Path) -> None:

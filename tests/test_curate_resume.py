@@ -102,7 +102,6 @@ def same(ours: dict[str, bytes], theirs: dict[str, bytes]) -> None:
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-@pytest.mark.slow
 def test_killed_three_times_in_a_row(source: Path, whole: tuple[dict[str, bytes], float]) -> None:
     expected, seconds = whole
     out = source.parent / "thrice"
@@ -120,7 +119,8 @@ def test_killed_at_a_random_moment(source: Path, whole: tuple[dict[str, bytes], 
     expected, seconds = whole
     out = source.parent / f"moment-{moment}"
     fraction = (moment + np.random.default_rng((SEED, moment)).random()) / 10
-    kill_after(seconds * fraction, source, out, workers=2)
+    killed = kill_after(seconds * fraction, source, out, workers=2)
+    assert killed or moment > 7  # the last moments may come when all is done
     finish(source, out)
     same(contents(out), expected)
 

@@ -20,6 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avgeo.curate import polite
+from avgeo.curate.addresses import bare_url, inside
 from avgeo.curate.candidate import Candidate, CurateError
 from avgeo.curate.download import LOG, Downloader, Outcome, file_name
 from avgeo.curate.polite import Client, Limits, retry_after_s, url_problem
@@ -490,3 +492,42 @@ def test_killed_half_way_it_goes_on(server: loopback.Server, tmp_path: Path, how
     getter = Downloader(tmp_path / "got", client=Client(QUICK))
     assert whole(getter, getter.fetch(server.url + "/x.mp4"))
     assert server.seen[-1][1]["Range"] == f"bytes={had}-"
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("127.0.0.1", True), ("10.1.2.3", True), ("192.168.1.1", True), ("169.254.169.254", True), ("0.0.0.0", True),
+        ("100.64.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("fd00::1", True), ("::ffff:127.0.0.1", True),
+        ("localhost", True), ("8.8.8.8", False), ("2606:4700::1111", False), ("example.org", False),
+    ],
+)  # fmt: skip
+def test_addresses_of_the_local_network(address: str, near: bool) -> None:
+    assert inside(address) is near
+
+
+def test_the_internet_does_not_redirect_into_the_local_network(
+    server: loopback.Server, getter: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = server.server_port
+    server.pages["/near.mp4"] = lambda h: h.say(200, BODY)
+    server.pages["/go"] = lambda h: h.say(302, b"", Location=f"http://localhost:{port}/near.mp4")
+    # The server stands for one of the internet, its host's name for the local network.
+    monkeypatch.setattr(polite, "inside", lambda address: address == "localhost")
+    outcome = getter.fetch(server.url + "/go")
+    assert failed(outcome, "redirect", "redirected from the internet to the local network") and outcome.permanent
+    # A name that looks like any other is known by the address it leads to, before anything is sent there.
+    asked: list[str] = []
+    monkeypatch.setattr(polite, "inside", lambda address: asked.append(address) or len(asked) > 3)
+    assert failed(getter.fetch(server.url + "/go?again"), "redirect", "to the local network")
+    assert asked == ["127.0.0.1", "127.0.0.1", "localhost", "127.0.0.1"]
+    assert [path for path, _, _ in server.seen] == ["/go", "/go?again"]
+
+
+def test_user_names_in_addresses_are_neither_sent_nor_shown(server: loopback.Server, getter: Downloader) -> None:
+    assert bare_url("https://me:secret@a.org/x@y.mp4?z=a@b") == "https://a.org/x@y.mp4?z=a@b"
+    assert bare_url("https://a.org//b@c/d.mp4") == "https://a.org//b@c/d.mp4"
+    assert failed(getter.fetch(server.url.replace("//", "//me:secret@") + "/a.mp4"), "address", "holds a user name")
+    server.pages["/go"] = lambda h: h.say(302, b"", Location=server.url.replace("//", "//me:secret@") + "/a.mp4")
+    assert failed(getter.fetch(server.url + "/go"), "redirect", "holds a user name")
+    assert [path for path, _, _ in server.seen] == ["/go"]

@@ -361,3 +361,25 @@ def test_twenty_thousand_items_and_what_is_planted_among_them() -> None:
         (f"{100 + number:06d}", f"s{number}", "sound") for number in range(10)
     }
     assert took_s < 600
+
+
+def test_a_crowd_of_like_hashes_is_chained_not_paired_one_by_one() -> None:
+    n = 2000
+    rng = np.random.default_rng(0)
+    near = rng.integers(0, 2**64, dtype=np.uint64) ^ (np.uint64(1) << rng.integers(0, 64, n).astype(np.uint64))
+    for hashes in (np.full(n, 5, np.uint64), near):
+        i, j, differ = within(hashes, hashes, 7, np.arange(n))
+        assert (i < j).all() and (differ <= 7).all()
+        assert len(i) < n * 1000  # of 2 million pairs
+        assert {(a, a + 1) for a in range(n - 1)} <= set(zip(i.tolist(), j.tolist(), strict=True))
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.sets(st.integers(0, 63), max_size=4)), max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_of_owners_the_index_of_hashes_gives_each_pair_once(made: list[tuple[int, set[int]]]) -> None:
+    owner = np.sort(np.array([who for who, _ in made], dtype=np.int64))
+    hashes = np.array([sum(1 << bit for bit in flips) for _, flips in made], np.uint64)
+    i, j, differ = within(hashes, hashes, 7)
+    kept = owner[i] < owner[j]
+    for ours, theirs in zip(within(hashes, hashes, 7, owner), (i, j, differ), strict=True):
+        assert ours.tolist() == theirs[kept].tolist()

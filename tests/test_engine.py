@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -17,11 +18,20 @@ def square(x: int) -> int:
     return x * x
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["local", "process"])
 def test_engines_agree(engine):
+    assert list(map_items(square, range(12), engine=engine, workers=2)) == [x * x for x in range(12)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_partial_function_is_a_function(engine):
+    """On Ray too, whose workers cannot import what stands in a test."""
     if engine == "ray":
         pytest.importorskip("ray", reason="the extra `scale` is not installed")
-    assert list(map_items(square, range(12), engine=engine, workers=2)) == [x * x for x in range(12)]
+    power = partial(pow, exp=2)
+    assert list(map_items(power, range(4), engine=engine, workers=2)) == [0, 1, 4, 9]
+    isolated = map_items(power, range(4), engine=engine, workers=2, failed=lambda item, why: -1, time_limit_s=60.0)
+    assert list(isolated) == [0, 1, 4, 9]
 
 
 @pytest.mark.parametrize("engine", ["local", "process"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import socket
 import struct
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,8 @@ from avgeo.curate import gpmf
 from avgeo.curate.boxes import movie_locations
 from avgeo.curate.location import coordinate_fault, parse_iso6709, parse_time
 from avgeo.curate.metadata import read_location, read_locations
-from avgeo.curate.tags import comment_location, tag_locations
+from avgeo.curate.signals import _bytes_beyond  # pyright: ignore[reportPrivateUsage]
+from avgeo.curate.tags import comment_location, sound_locations, tag_locations
 from avgeo.curate.xmp import xmp_locations
 
 LATITUDES = st.floats(-90, 90)
@@ -685,3 +687,31 @@ def test_real_xeno_canto(mirror: Path) -> None:
             float(row["longitude"]),
         )
         assert location.recorded_at is not None
+
+
+def test_a_file_called_like_an_address_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        path = Path(f"http:/127.0.0.1:{listener.getsockname()[1]}/x.mkv")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"\x1aE\xdf\xa3 no Matroska")
+        (found,) = sound_locations(path)[0]
+        assert found.fault is not None and "tags cannot be read" in found.fault
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_times_are_bounded_by_fixed_days() -> None:
+    times = ("1994-12-31 00:00:00", "1995-01-01 00:00:00", "2099-12-31 23:59:59", "2100-01-01 00:00:00")
+    assert [parse_time(text) for text in times] == [None, "1995-01-01T00:00:00", "2099-12-31T23:59:59", None]
+
+
+def test_boxes_without_end_are_not_all_followed(tmp_path: Path) -> None:
+    head = struct.pack(">I4s", 16, b"ftyp") + b"isom\0\0\0\0"
+    cut = struct.pack(">I4s", 1000, b"mdat")
+    file = tmp_path / "boxes.mp4"
+    file.write_bytes(head + struct.pack(">I4s", 8, b"free") * 1000 + cut)
+    assert _bytes_beyond(file) == 992
+    file.write_bytes(head + struct.pack(">I4s", 8, b"free") * 100_000 + cut)
+    assert _bytes_beyond(file) == 0

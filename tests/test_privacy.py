@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from avgeo.clips import MediaInfo
 from avgeo.curate.candidate import CurateError
 from avgeo.curate.metadata import read_locations
-from avgeo.curate.privacy import coarsen, privacy, strip_location
+from avgeo.curate.privacy import coarsen, hidden_place, privacy, strip_location
 from avgeo.curate.signals import Signals
 from avgeo.profiles import CurateSettings
 
@@ -243,3 +243,80 @@ def test_what_cannot_be_stripped_is_refused_by_name(tmp_path: Path):
     with pytest.raises(CurateError, match="another name"):
         strip_location(broken, broken)
     assert not (tmp_path / "bare.mp4").exists() and not list(tmp_path.glob(".strip-*"))
+
+
+def gps_photo(path: Path) -> Path:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 27.7), 3: "E", 4: (2.0, 17.0, 42.0)})
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(path, "JPEG", exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_photo_that_is_called_a_film_loses_its_place(tmp_path: Path, suffix: str):
+    given, bare = gps_photo(tmp_path / f"given{suffix}"), tmp_path / f"bare{suffix}"
+    assert hidden_place(given) == "exif"
+    strip_location(given, bare)
+    assert hidden_place(bare) is None and not read_locations(bare) and b"Exif" not in bare.read_bytes()
+    with Image.open(given) as one, Image.open(bare) as two:
+        assert np.array_equal(np.asarray(one), np.asarray(two))
+
+
+@pytest.mark.parametrize("note", ["exif", "xmp"])
+def test_a_film_of_photos_with_places_is_refused(tmp_path: Path, note: str):
+    photo = gps_photo(tmp_path / "photo.jpg").read_bytes()
+    if note == "xmp":
+        body = b'http://ns.adobe.com/xap/1.0/\0<x exif:GPSLatitude="48,51.46N" exif:GPSLongitude="2,17.7E"/>'
+        strip_location(tmp_path / "photo.jpg", tmp_path / "bare.jpg")
+        photo = (tmp_path / "bare.jpg").read_bytes()
+        photo = photo[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + photo[2:]
+    film = tmp_path / "film.mkv"
+    with av.open(str(film), "w") as out:
+        stream = out.add_stream("mjpeg", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number in range(8):
+            packet = av.Packet(photo)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 4)
+            out.mux(packet)
+    assert hidden_place(film) == note
+    with pytest.raises(CurateError, match=r"film\.mkv.*metadata of their own"):
+        strip_location(film, tmp_path / "bare.mkv")
+    assert not (tmp_path / "bare.mkv").exists()
+
+
+def test_what_is_no_photo_under_a_films_name_is_refused(tmp_path: Path):
+    photo = tmp_path / "photo.mp4"
+    Image.new("RGB", (8, 8)).save(photo, "PNG")
+    with pytest.raises(CurateError, match="it is a picture"):
+        strip_location(photo, tmp_path / "bare.mp4")
+
+
+def test_a_name_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import socket
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    movie(tmp_path / "given.mp4")
+    monkeypatch.chdir(tmp_path)
+    folder = Path("http:", "127.0.0.1:9")  # FFmpeg would take either for an address
+    folder.mkdir(parents=True)
+    given = (tmp_path / "given.mp4").rename(folder / "given.mp4")
+    strip_location(given, folder / "bare.mp4")
+    assert len(pictures(tmp_path / folder / "bare.mp4")) == 8
+    (tmp_path / "concat:").mkdir()
+    given.rename(tmp_path / "concat:" / "x.mp4")
+    strip_location(Path("concat:", "x.mp4"), Path("bare.mp4"))
+    assert Path("bare.mp4").exists()
+
+
+def test_the_work_is_done_where_it_may_be_and_never_through_a_link(tmp_path: Path):
+    given, scratch, victim = movie(tmp_path / "given.mp4"), tmp_path / "work", tmp_path / "victim"
+    scratch.mkdir()
+    victim.write_text("mine")
+    bare = tmp_path / "bare.mp4"
+    bare.symlink_to(victim)
+    strip_location(given, bare, scratch)
+    assert victim.read_text() == "mine" and not bare.is_symlink() and len(pictures(bare)) == 8
+    assert not list(scratch.iterdir())

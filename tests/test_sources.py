@@ -24,6 +24,7 @@ from avgeo.curate import sources, youtube
 from avgeo.curate.candidate import UNKNOWN, Candidate, CurateError
 from avgeo.curate.commons import commons, plain
 from avgeo.curate.download import Downloader, downloader
+from avgeo.curate.folder import folder
 from avgeo.curate.listings import Names, aporee, manifest, yfcc100m
 from avgeo.curate.polite import Client, Limits
 from avgeo.curate.xenocanto import xeno_canto
@@ -316,7 +317,7 @@ def test_commons_pages_through_a_category(server: loopback.Server) -> None:
     assert len(asked) == 4 and asked[0] == asked[1]
     assert asked[0]["generator"] == ["categorymembers"] and asked[0]["gcmtitle"] == ["Category:Videos of Berlin"]
     assert asked[0]["maxlag"] == ["5"] and asked[2]["iistart"] == ["x"] and asked[3]["gcmcontinue"] == ["file|2"]
-    assert client.sleep.__self__.slept[0] == 5
+    assert client.sleep.__self__.slept[0] == 5  # pyright: ignore[reportFunctionMemberAccess]
     assert "+http" in server.seen[0][1]["User-Agent"]
     assert [one.item for one in found] == ["File:1.webm", "File:2.webm", "File:Gone", "1 files"]
     good = found[0]
@@ -500,3 +501,36 @@ def test_a_list_of_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / "list.txt").write_text(text) if text else (tmp_path / "list.txt").unlink()
         with pytest.raises(CurateError, match=words):
             list(sources.candidates("yt-dlp", tmp_path / "list.txt"))
+
+
+def test_halves_of_surrogate_pairs_can_be_stored(tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(r'{"url": "https://a.org/1.mp4", "id": "\ud800", "title": "a\udfffb", "author": "\ud83d\ude00"}')
+    (found,) = manifest(table)
+    assert (found.item, found.title, found.attribution) == (r"\ud800", r"a\udfffb", "\U0001f600")
+    assert plain("\ud800<b>x</b>") == r"\ud800 x"
+
+
+def test_texts_of_a_folders_table_are_tidy(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    title = "x" * 100_015
+    rows = f'path,title,author,url,source_id\na.jpg,{title},"A\nB\x01",https://me:secret@a.org/1.jpg,youtube\n'
+    (tmp_path / "index.csv").write_text(rows)
+    (found,) = (each for each in folder(tmp_path) if each.item == "a.jpg")
+    assert found.title is not None and len(found.title) == 500
+    assert (found.attribution, found.url) == ("A B", "https://a.org/1.jpg")
+    assert found.original is None  # a column of one value, such as youtube, would make all files copies of one
+
+
+def test_file_names_stay_apart_as_items(tmp_path: Path) -> None:
+    for name in (b"\xff.jpg", rb"\xff.jpg", rb"\\xff.jpg", "Zoë 1.jpg".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    assert {each.item for each in folder(tmp_path)} == {r"\xff.jpg", r"\\xff.jpg", r"\\\\xff.jpg", "Zoë 1.jpg"}
+
+
+def test_no_source_shows_a_user_name_in_an_address(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("url,page\nhttps://me:secret@a.org/1.mp4,https://me:secret@a.org/1\n")
+    (found,) = manifest(table)
+    assert found.url == "https://a.org/1.mp4" and found.problem is None
+    assert "secret" not in repr(found)

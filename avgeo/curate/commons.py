@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from avgeo.curate.addresses import bare_url, url_problem
 from avgeo.curate.candidate import UNKNOWN, Candidate, CurateError
 from avgeo.curate.licence import normalise
 from avgeo.curate.listings import Names, tidy, unlisted
 from avgeo.curate.location import Location
-from avgeo.curate.polite import Client, DownloadError, url_problem
+from avgeo.curate.polite import Client, DownloadError
 from avgeo.curate.sidecar import row_location
 
 API = "https://commons.wikimedia.org/w/api.php"
@@ -122,9 +123,9 @@ def _candidate(page: dict[str, Any], name: Names) -> Candidate:
     info = next(iter(_dicts(page.get("imageinfo"))), {})
     said = {key: _dict(entry).get("value") for key, entry in _dict(info.get("extmetadata")).items()}
     licence = normalise(plain(said.get("LicenseUrl"))) or normalise(plain(said.get("LicenseShortName")))
-    url = str(info.get("url") or "")
+    url = bare_url(str(info.get("url") or ""))
     author = plain(said.get("Artist")) or plain(said.get("Credit"))
-    credit = ", ".join(part for part in (author, tidy(info.get("descriptionurl"))) if part)
+    credit = ", ".join(part for part in (author, tidy(bare_url(str(info.get("descriptionurl") or "")))) if part)
     return Candidate(
         name(title),
         None,
@@ -134,7 +135,7 @@ def _candidate(page: dict[str, Any], name: Names) -> Candidate:
         credit or UNKNOWN,
         plain(said.get("ObjectName")) or title,
         tidy(info.get("user")),
-        f"sha1:{info['sha1']}" if info.get("sha1") else None,
+        tidy(f"sha1:{info['sha1']}") if info.get("sha1") else None,
         stated=_place(page, said),
         problem=url_problem(url) if info else "Commons tells nothing of this file: it is missing or deleted",
     )

@@ -21,7 +21,8 @@ from avgeo.manifest import SPLITS
 _MOST = 30  # lines of a table
 
 _COLUMNS = {
-    "clip_id": "Name of the clip; its last part is the start of the SHA-256 of the original file.",
+    "clip_id": "Name of the clip; its last part is the start of the SHA-256 of the original file, or, where "
+    "coordinates are coarsened, of the published one.",
     "path": "Its media file, relative to this folder.",
     "latitude_deg": "Latitude, degrees north (WGS 84); of a place: of the middle of its clips.",
     "longitude_deg": "Longitude, degrees east.",
@@ -227,9 +228,9 @@ def _leakage(report: Mapping[str, Any]) -> str:
     found = report.get("leakage", {})
     near = ", ".join(f"{name} {km:,.2f} km" for name, km in found.get("nearest_km", {}).items())
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found.items() if isinstance(count, int))
-    return (
-        f"Nearest clips of two splits: {near or 'there is only one split'}. Across splits: {counts or 'not audited'}."
-    )
+    moved = " (as coarsened)" if report.get("published", {}).get("coarsen_km") else ""
+    near = near or "there is only one split"
+    return f"Nearest clips of two splits{moved}: {near}. Across splits: {counts or 'not audited'}."
 
 
 def _short(report: Mapping[str, Any]) -> str:
@@ -266,8 +267,8 @@ def _coarse(table: pd.DataFrame, published: Mapping[str, Any]) -> str:
     worst = float(table["accuracy_km"].max()) if len(table) else 0.0
     return (
         f"Coordinates are coarsened to cells of about {published['coarsen_km']:g} km (off by up to {worst:.1f} km) and "
-        "taken out of the media. Folders whose names begin with a dot, and `downloads/`, are no part of this data set "
-        "and hold exact ones: delete them before you hand this folder on. Addresses may lead to the originals."
+        "taken out of the media, of the names of clips and items, and of titles and other texts. Who follows the "
+        "addresses (column url) finds what was coarsened: they are kept, since credit needs them."
     )
 
 

@@ -20,17 +20,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from avgeo.curate.candidate import CurateError
 from avgeo.curate.fingerprint import SIDE_PX, WORD_BITS, Picture, Sound, as_numbers, mirror_mask, spellings
 from avgeo.curate.likeness import SLACK_FRAMES, Placement, agreement, sound_difference
+from avgeo.curate.places import components
 from avgeo.profiles import CurateSettings
 
 KINDS = ("bytes", "original", "picture", "sound")
 _CHUNKS, _CHUNK_BITS = 4, 16
 _NEIGHBOURS = 12  # of a word that are compared with it: a word that thousands share tells nothing, and costs no more
+_NEAR, _EXAMINED = 48, 1000  # hashes near one that are taken, and those with a part in common that are tried
 _PARTNERS = 8  # of an item that are tested, per index
 _LEAST_VOTES = 0.7  # of features, each weighed by its rarity
 _APART_PX = 12.0  # from which the distance between two features tells the scale
@@ -86,10 +86,8 @@ def groups(pairs: Iterable[Pair]) -> list[list[str]]:
     ids = sorted({name for pair in pairs for name in pair[:2]})
     number = {name: at for at, name in enumerate(ids)}
     ends = np.array([(number[pair.first], number[pair.second]) for pair in pairs], dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(ids), len(ids)))
-    label = connected_components(graph, directed=False)[1] if ids else []
     together: dict[int, list[str]] = defaultdict(list)
-    for name, at in zip(ids, label, strict=True):
+    for name, at in zip(ids, components(len(ids), ends) if ids else [], strict=True):
         together[int(at)].append(name)
     return list(together.values())
 
@@ -139,8 +137,7 @@ def _most_likely(weight: Mapping[tuple[int, int], float]) -> list[tuple[int, int
     """The pairs that are among the `_PARTNERS` likeliest of either item."""
     pairs = sorted(weight)
     a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    chosen = _likeliest(a, b, np.array([weight[pair] for pair in pairs], dtype=np.float64))
-    return [pairs[at] for at in chosen]
+    return [pairs[at] for at in _likeliest(a, b, np.array([weight[pair] for pair in pairs], dtype=np.float64))]
 
 
 def _likeliest(
@@ -195,8 +192,7 @@ def _by_picture(items: Sequence[Mapping[str, Any]], settings: CurateSettings) ->
     wholes, parts = _as_wholes(pictures, owner, settings.duplicate_picture_bits), _by_parts(pictures, owner)
     found = {}
     for pair in sorted({*wholes, *parts}):
-        heard = all(items[number].get("sound") for number in pair)
-        least = settings.duplicate_picture_share + heard * _UNHEARD
+        least = settings.duplicate_picture_share + _UNHEARD * all(items[number].get("sound") for number in pair)
         for guess in wholes.get(pair, []) + parts.get(pair, []):
             evidence = _test(each[pair[0]], each[pair[1]], guess, pictures, least)
             if evidence is not None:
@@ -232,9 +228,15 @@ def _test(
 
 
 def within(
-    first: UInt64[np.ndarray, " n"], second: UInt64[np.ndarray, " m"], bits: int
+    first: UInt64[np.ndarray, " n"],
+    second: UInt64[np.ndarray, " m"],
+    bits: int,
+    owner: Int[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
     """All i, j for which first[i] and second[j] differ in at most `bits` bits of 64, and in how many; sorted.
+
+    With `owner`, ascending and the same for both, only those of which i's owner comes before j's; and of a crowd that
+    is alike, as a webcam's pictures are, neighbours only, as in `_same_words`: a chain still joins them.
 
     Multi-index hashing (Norouzi, Punjani & Fleet 2012, proposition 1): of `_CHUNKS` parts of two such words one differs
     in at most bits // `_CHUNKS` bits, so only words within that of a part need be compared.
@@ -243,24 +245,25 @@ def within(
     flips = [
         sum(1 << at for at in some) for k in range(bits // _CHUNKS + 1) for some in combinations(range(_CHUNK_BITS), k)
     ]
-    hits = []
+    begins = np.searchsorted(owner, owner, side="right") if owner is not None else np.zeros(len(first), dtype=np.int64)
+    most, examined = (_NEAR, _EXAMINED) if owner is not None else (len(second), len(second))
+    hits = [np.zeros(0, dtype=np.int64)]
     for chunk in range(_CHUNKS):
-        shift = np.uint64(chunk * _CHUNK_BITS)
-        one = ((first >> shift) & mask).astype(np.int64)
-        two = ((second >> shift) & mask).astype(np.int64)
-        order = np.argsort(two, kind="stable")
-        begins = np.searchsorted(two[order], np.arange(2**_CHUNK_BITS + 1))
+        one, two = (((part >> np.uint64(chunk * _CHUNK_BITS)) & mask).astype(np.int64) for part in (first, second))
+        keys = np.sort(two * len(second) + np.arange(len(second)))  # by part, then in order
         for flip in flips:
-            wanted = one ^ flip
-            counts = begins[wanted + 1] - begins[wanted]
-            i = np.repeat(np.arange(len(first)), counts)
-            j = order[
-                np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begins[wanted], counts)
-            ]
-            near = np.bitwise_count(first[i] ^ second[j]) <= bits
-            hits.append(np.stack([i[near], j[near]]))
-    i, j = np.concatenate(hits, axis=1)
-    i, j = np.divmod(np.unique(i * len(second) + j), max(1, len(second)))
+            wanted = (one ^ flip) * len(second)
+            at = np.searchsorted(keys, wanted + begins)
+            end = np.minimum(at + examined, np.searchsorted(keys, wanted + len(second)))
+            found, i = np.zeros(len(first), dtype=np.int64), np.flatnonzero(at < end)
+            while len(i):
+                j = keys[at[i]] % len(second)
+                near = np.bitwise_count(first[i] ^ second[j]) <= bits
+                hits.append((i * len(second) + j)[near])
+                found[i[near]] += 1
+                at[i] += 1
+                i = i[(at[i] < end[i]) & (found[i] < most)]
+    i, j = np.divmod(np.unique(np.concatenate(hits)), max(1, len(second)))
     return i, j, np.bitwise_count(first[i] ^ second[j]).astype(np.int64)
 
 
@@ -274,10 +277,10 @@ def _as_wholes(pictures: list[Picture], owner: Int[np.ndarray, " pictures"], bit
     once = order[fresh]
     near: dict[tuple[int, int], list[tuple[int, int, int, bool]]] = defaultdict(list)
     for flip, other in ((False, whole), (True, mirrored)):
-        i, j, differ = within(whole[once], other[once], bits)
-        a, b = once[i], once[j]
-        for at in np.flatnonzero(owner[a] < owner[b]):
-            near[int(owner[a[at]]), int(owner[b[at]])].append((int(differ[at]), int(a[at]), int(b[at]), flip))
+        i, j, differ = within(whole[once], other[once], bits, owner[once])
+        for at in _likeliest(i, j, -differ.astype(np.float64)):
+            a, b = int(once[i[at]]), int(once[j[at]])
+            near[int(owner[a]), int(owner[b])].append((int(differ[at]), a, b, flip))
     chosen = _most_likely({pair: -min(several)[0] for pair, several in near.items()})
     return {pair: [_Guess(*guess[1:], None) for guess in sorted(near[pair])[:_GUESSES]] for pair in chosen}
 

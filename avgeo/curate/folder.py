@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from avgeo.curate.addresses import bare_url, url_problem
 from avgeo.curate.candidate import Candidate, CurateError
 from avgeo.curate.sidecar import CREDIT, first, table_row
 
 _MOVING = "mp4 m4v mov qt 3gp 3g2 mkv webm avi mpg mpeg ts mts m2ts mxf wmv asf flv ogv insv 360 lrv"
 _SOUND = "mp3 m4a aac wav wave flac ogg oga opus aif aiff aifc wma caf amr mka w64"
 _PHOTO = "jpg jpeg jpe jxl png tif tiff heic heif avif webp gif bmp dng"
+_LONGEST_TEXT = 500
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of surrogate pairs but those that stand for bytes
 EXTENSIONS = frozenset(f"{_MOVING} {_SOUND} {_PHOTO}".split())
 # What a media file begins with, whatever it is called: (offset, bytes).
 _MAGIC = (
@@ -24,9 +27,20 @@ _MAGIC = (
 )  # fmt: skip
 
 
+def tidy(value: object, longest: int = _LONGEST_TEXT) -> str | None:
+    """A value as one line of at most `longest` characters that any table can hold, or None if nothing is left."""
+    text = str(value if value is not None else "")[: 4 * longest]
+    text = _LONE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+    return (text if len(text) <= longest else text[: longest - 1] + "…") or None
+
+
 def display(name: str) -> str:
-    """A file name as text; bytes that are not UTF-8 (they cannot go into a table) are shown as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name as text, one for each name; bytes that are not UTF-8 (they cannot go into a table) are shown as
+    \\xNN, and a backslash as two.
+    """
+    return os.fsencode(name.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
 
 
 def file_problem(path: Path) -> str | None:
@@ -57,9 +71,9 @@ def _credit(path: Path) -> dict[str, Any]:
         row = table_row(path) or {}
     except ValueError:  # the coordinates gate reports the table
         return {}
-    found = {field: first(row, names) for field, names in CREDIT.items()}
-    url = first(row, ("url", "source_url", "link")) or ""
-    found["url"] = url if re.match(r"https?://", url) else None
+    found = {field: tidy(first(row, names)) for field, names in CREDIT.items()}
+    url = bare_url(first(row, ("url", "source_url", "link")) or "")
+    found["url"] = None if url_problem(url) else url
     return {field: value for field, value in found.items() if value}
 
 

@@ -21,7 +21,8 @@ _DEED = re.compile(
     r"(?:/(\d\.\d)(?:/([a-z]{2,9})(?![a-z.]))?)?"
 )
 _CODE = re.compile(
-    r"(?:cc|creative\W?commons)?[\s_:-]*(by(?:[\s_-](?:nc|nd|sa))*)(?:[\s_-]+v?(\d\.\d))?(?:[\s_(-]+([a-z]{2}|igo|scotland)\)?)?"
+    r"(?!by$)(?:cc|creative\W?commons)?[\s_:-]*(by(?:[\s_-](?:nc|nd|sa))*)"
+    r"(?:[\s_-]+v?(\d\.\d)(?:[\s_(-]+([a-z]{2}|igo|scotland)\)?)?)?"
 )
 _ELEMENTS = ("by", "nc", "nd", "sa")
 _WORDS = {
@@ -34,13 +35,23 @@ _WORDS = {
 }
 # Words that say nothing about which licence it is.
 _FILLER = re.compile(
-    r"\b(licen[cs]ed?|under|the|an?|creative|commons|cc|generic|international|unported|universal|public|reuse|allowed|"
-    r"share|alike|non|commercial|no|derivatives?|derivs|works?|version|v)\b"
+    r"\b(licen[cs]ed?|under|the|an?|creative|commons|cc|generic|international|unported|universal|public|reuse allowed|"
+    r"works?|version|v)\b"
+)
+# Words beside a deed's address that may take back what it grants, or grant it for a part.
+_LIMITS = re.compile(
+    r"\b(not?|non|none|never|neither|nor|cannot|except|unless|only|but|without|elsewhere|some|parts?|reserved)\b|n['’]t\b|\?"
+)
+_ZERO = r"(?:cc[\s_-]?(?:0|zero)|creative commons (?:0|zero))"
+_ZERO_WORDS = (
+    rf"(?:{_ZERO}|v?1\.0|universal|public domain|dedication|licen[cs]ed?|waiver|version|under|the|"
+    r"creative commons|[\s,;:_()-])*"
 )
 _FIXED = (
-    (r"cc[\s_-]?0([\s_-]*1\.0)?( universal)?|cc[\s_-]?zero|.*\bcreative commons zero\b.*|.*\(cc0\).*", "CC0-1.0"),
+    (rf"{_ZERO_WORDS}{_ZERO}{_ZERO_WORDS}", "CC0-1.0"),
     (r"(cc[\s_-])?(public domain mark|pdm?[\s_-]mark|pdm)([\s_-]*1\.0)?", "PDM-1.0"),
-    (r"(cc[\s_-])?(public[\s_-]domain|pd)\b.*", "PD"),
+    # Commons' templates say why: PD-self, PD-old-100. PD-US and its kin hold in one country only.
+    (r"(cc[\s_-])?(public[\s_-]domain([\s_-](dedication|work))?|pd(-(?!(us|not?|none)\b)[a-z0-9]+)*)", "PD"),
     (r"no known copyright restrictions?|nkc", "NKC"),
     (r"(united states|u\.?s\.?)[\s_-](government|gov)([\s_-]works?)?", "US-GOV"),
     (r"all rights reserved|arr|©.*|\(c\).*|(standard )?copyright(ed)?|standard( youtube| vimeo)? licen[cs]e", "ARR"),
@@ -69,18 +80,25 @@ def normalise(text: str | None) -> str | None:
     low = text.lower().strip(" .;,")
     if not low or low == UNKNOWN:
         return None
-    deed = _DEED.search(low)
-    if deed:
-        return _of_deed(*deed.groups())
     if " or " in low:
         names = [normalise(part) for part in re.split(r"\s+or\s+", low)]
         return " OR ".join(name for name in names if name) if all(names) else None
+    deeds = {_of_deed(*found) for found in _DEED.findall(low)}
+    if deeds:
+        # two of them are of two parts, and nobody says which
+        return (
+            None if len(deeds) > 1 or _LIMITS.search(re.sub(r"[^\s\"'<>]*\.org/[^\s\"'<>]*", " ", low)) else deeds.pop()
+        )
     if low in _SPDX:
         return _SPDX[low]
     for pattern, name in _FIXED:
         if re.fullmatch(pattern, low):
             return name
-    gfdl = re.fullmatch(r"(?:gnu )?(?:gfdl|free documentation licen[cs]e)(?:version|[\s,v-])*(1\.[0-3])?.*", low)
+    gfdl = re.fullmatch(
+        r"(?:gnu )?(?:gfdl|free documentation licen[cs]e)"
+        r"(?:(?:version|[\s,v-])*(1\.[0-3])(?:\+|[\s-](?:only|or-later))?)?",
+        low,
+    )
     if gfdl:
         return f"GFDL-{gfdl[1]}" if gfdl[1] else "GFDL"
     code = _CODE.fullmatch(low)
@@ -89,7 +107,7 @@ def normalise(text: str | None) -> str | None:
     return _of_words(low)
 
 
-def _of_deed(kind: str, code: str, version: str | None, port: str | None) -> str | None:
+def _of_deed(kind: str, code: str, version: str, port: str) -> str | None:
     code = code.strip("-")
     if code in ("zero", "mark"):
         return {"zero": "CC0-1.0", "mark": "PDM-1.0"}[code]
@@ -97,7 +115,7 @@ def _of_deed(kind: str, code: str, version: str | None, port: str | None) -> str
         return "PD"
     if kind == "publicdomain" or not set(code.split("-")) <= set(_ELEMENTS):
         return None
-    return _cc(code, version, None if port in ("deed", "legalcode") else port)
+    return _cc(code, version or None, None if port in ("", "deed", "legalcode") else port)
 
 
 def _of_words(low: str) -> str | None:
@@ -108,7 +126,7 @@ def _of_words(low: str) -> str | None:
     version = re.search(r"\b(\d\.\d)\b", words)
     found = [_WORDS[word] for word in re.findall(r"[a-z]+", words) if word in _WORDS]
     left = re.sub(r"\b\d\.\d\b|[\W_]+", " ", _FILLER.sub(" ", re.sub("|".join(_WORDS), " ", words))).strip()
-    if "by" not in found or left:
+    if "by" not in found or left or "?" in low:
         return None
     # YouTube's only Creative Commons licence; its deed is that of 3.0 (support.google.com/youtube/answer/2797468).
     number = "3.0" if "reuse allowed" in low else version[1] if version else None

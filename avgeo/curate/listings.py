@@ -20,28 +20,19 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote_plus
 
+from avgeo.curate.addresses import bare_url, url_problem
 from avgeo.curate.candidate import UNKNOWN, Candidate, CurateError
-from avgeo.curate.folder import file_problem
+from avgeo.curate.folder import file_problem, tidy
 from avgeo.curate.licence import normalise
 from avgeo.curate.location import Location, locate, parse_time
-from avgeo.curate.polite import url_problem
 from avgeo.curate.sidecar import CREDIT, FILE, first, row_location
 
 URL = ("url", "media_url", "download_url", "downloadurl", "file_url", "audio_url", "video_url")
 PAGE = ("page", "page_url", "pageurl", "webpage_url", "webpage", "source_url", "link")
 _NAMED = ("id", "item", "clip_id", "item_id", "video_id", "key")
 _LONGEST_FIELD = 1 << 20
-_LONGEST_TEXT = 500
 _LONGEST_NAME = 200
 APOREE_URL = "https://archive.org/download"  # AGL1K's own download script: <this>/<key>/<mp3name>
-
-
-def tidy(value: object, longest: int = _LONGEST_TEXT) -> str | None:
-    """A value as one line of at most `longest` characters that any table can hold, or None if nothing is left."""
-    text = str(value if value is not None else "")[: 4 * longest]
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    text = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
-    return (text if len(text) <= longest else text[: longest - 1] + "…") or None
 
 
 class Names:
@@ -177,7 +168,7 @@ def credit(row: dict[str, str]) -> dict[str, Any]:
     """A candidate's fields that a row fills: licence (under its one name if recognised), attribution with page, …"""
     found: dict[str, Any] = {field: tidy(first(row, names)) for field, names in CREDIT.items()}
     found["licence"] = normalise(found["licence"]) or found["licence"] or UNKNOWN
-    page = tidy(first(row, PAGE))
+    page = tidy(bare_url(first(row, PAGE) or ""))
     found["attribution"] = ", ".join(part for part in (found["attribution"], page) if part) or UNKNOWN
     return found
 
@@ -203,7 +194,7 @@ def manifest(where: str | Path) -> Iterator[Candidate]:
     """A table (CSV, JSONL, Parquet) of media: a column url or path, and latitude, longitude, licence, uploader, …"""
     table, name = Path(where), Names()
     for number, row in enumerate(rows(table), 1):
-        url = first(row, URL)
+        url = bare_url(first(row, URL) or "") or None
         path, problem = _local(row, table)
         item = name(first(row, _NAMED), first(row, FILE), url, f"row {number}")
         if "problem" in row and len(row) == 1:
@@ -256,11 +247,11 @@ def _yfcc_row(cells: list[str], number: int, name: Names) -> Candidate:
     cell = {field: unquote_plus(cells[at]).strip() for field, at in _YFCC.items()}
     first_cell = len(cells) - 23
     key, user = cells[1 if first_cell else 0].strip(), unquote_plus(cells[1 + first_cell]).strip()
-    url, problem = cells[_YFCC["url"]].strip(), None  # an address is not decoded: its escapes are part of it
+    url, problem = bare_url(cells[_YFCC["url"]].strip()), None  # not decoded: its escapes are part of an address
     if cell["marker"] not in ("0", "1"):
         problem = f"line {number}: marker {tidy(cell['marker'], 20)!r} is neither 0 (photo) nor 1 (video)"
     problem = problem or url_problem(url)
-    author = ", ".join(part for part in (tidy(cell["nickname"]), tidy(cell["page"])) if part)
+    author = ", ".join(part for part in (tidy(cell["nickname"]), tidy(bare_url(cell["page"]))) if part)
     return Candidate(
         name(key, url, f"line {number}"),
         None,
@@ -270,7 +261,7 @@ def _yfcc_row(cells: list[str], number: int, name: Names) -> Candidate:
         author or UNKNOWN,
         tidy(cell["title"]),
         tidy(user),
-        f"flickr:{key}" if key else None,
+        tidy(f"flickr:{key}") if key else None,
         stated=_yfcc_place(cell),
         problem=problem,
     )
@@ -310,7 +301,7 @@ def aporee(where: str | Path, base_url: str | None = None) -> Iterator[Candidate
         stated = row_location("aporee", row)
         problem = f"row {number} {row['problem']}" if "problem" in row and len(row) == 1 else url_problem(url)
         fields = credit({**row, "page": page} if key else row)
-        fields["original"] = key or None
+        fields["original"] = tidy(key)
         yield Candidate(
             name(key, file, f"row {number}"), None, "aporee", url or None, **fields,
             stated=(stated,) if stated else (), problem=problem,

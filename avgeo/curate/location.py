@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 NULL_ISLAND_DEG = 0.01
 EARLIEST = datetime(1995, 1, 1, tzinfo=UTC)  # before it, a clock that was never set is likelier than a camera with GPS
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)  # a fixed bound: with today's, what is written would depend on the day
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,12 @@ def from_iso6709(kind: str, text: str, recorded_at: str | None = None) -> Locati
 
 
 def iso_time(moment: datetime | None) -> str | None:
-    """ISO 8601 of a possible recording time, to the second; None for clocks that were never set."""
+    """ISO 8601 of a possible recording time, to the second; None for clocks that were never set or run wild."""
     if moment is None:
         return None
     try:
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if not EARLIEST <= aware <= datetime.now(UTC) + timedelta(days=2):
+        if not EARLIEST <= aware < LATEST:
             return None
     except OverflowError:
         return None

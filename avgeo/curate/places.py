@@ -120,7 +120,7 @@ def linked(points: Float[np.ndarray, "n 3"], reach: float) -> Int[np.ndarray, " 
     near = KDTree(centres).query_pairs(2 * reach * (1 + 1e-9), output_type="ndarray")
     heads = points[[group[0] for group in members]]
     gaps = np.linalg.norm(heads[near[:, 0]] - heads[near[:, 1]], axis=-1)
-    group = _components(len(cells), near[gaps <= reach])
+    group = components(len(cells), near[gaps <= reach])
     sizes = np.bincount(cell)
     open_ = near[(gaps > reach) & (group[near[:, 0]] != group[near[:, 1]]) & (sizes[near] > 1).any(axis=1)]
     parent = list(range(int(group.max()) + 1))
@@ -139,7 +139,8 @@ def linked(points: Float[np.ndarray, "n 3"], reach: float) -> Int[np.ndarray, " 
     return np.unique(roots[group], return_inverse=True)[1].reshape(-1)[cell]
 
 
-def _components(count: int, pairs: Int[np.ndarray, "pairs 2"]) -> Int[np.ndarray, " count"]:
+def components(count: int, pairs: Int[np.ndarray, "pairs 2"]) -> Int[np.ndarray, " count"]:
+    """Number of the connected component of each of `count` nodes, which `pairs` join."""
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -28,9 +28,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from avgeo import __version__
+from avgeo.curate.addresses import host_of, inside, url_problem
 
 USER_AGENT = f"avgeo/{__version__} (+https://github.com/avgeo/avgeo)"
-_LONGEST_URL = 4096
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LATER = (408, 425, 429, *range(500, 600))
 _NEVER_LATER = (501, 505)
@@ -67,29 +67,6 @@ class Limits:
     host_failures: int = 5  # in a row, after which a host is left alone for this run
 
 
-def url_problem(url: str) -> str | None:
-    """Why an address cannot be fetched, or None: it is absent, no http(s), has no host, or is no URL at all."""
-    if not url:
-        return "no address"
-    if len(url) > _LONGEST_URL:
-        return f"the address has {len(url)} characters, more than {_LONGEST_URL}"
-    if any(character <= " " or character in "\x7f\\" or "\ud800" <= character <= "\udfff" for character in url):
-        return "the address has characters that a URL cannot have"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "the address is not a URL"
-    if parts.scheme.lower() not in ("http", "https"):
-        return f"the address's scheme is {parts.scheme[:20] or 'absent'!r}: only http and https are fetched"
-    return None if host else "the address has no host"
-
-
-def host_of(url: str) -> str:
-    """The host that an address names, for messages and rate limits; never credentials or keys."""
-    return (urlsplit(url).hostname or "").lower()
-
-
 def retry_after_s(value: str | None, now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, given as seconds or as an HTTP date; None when it says nothing."""
     if not value:
@@ -105,11 +82,38 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-# --- connections whose headers cannot drip for ever ---
+# --- connections that leave the local network alone, and whose headers cannot drip for ever ---
 
 
-class _Timed:
-    """Mixed into a connection: it is shut when its response headers, together, take 1.5 times the read timeout."""
+class _Peer(threading.local):
+    """Whether the connection made last was to the `inside`, and whether the next must not be (`guarded`)."""
+
+    inside = guarded = False
+
+
+_PEER = _Peer()
+
+
+def _check_peer(address: str) -> None:
+    _PEER.inside = inside(address)
+    if _PEER.inside and _PEER.guarded:
+        raise DownloadError("redirect", "redirected from the internet to the local network", permanent=True)
+
+
+class _Careful:
+    """Mixed into a connection: its peer is checked before anything is sent, so that what a name stands for a moment
+    earlier is of no account; it is shut when its response headers, together, take 1.5 times the read timeout.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()  # pyright: ignore[reportAttributeAccessIssue]
+        if getattr(self, "proxy", None) is None:  # a proxy may well be near
+            try:
+                _check_peer(str(sock.getpeername()[0]))
+            except BaseException:
+                sock.close()
+                raise
+        return sock
 
     def getresponse(self) -> Any:
         timeout, sock = (getattr(self, name) for name in ("timeout", "sock"))
@@ -128,11 +132,11 @@ def _shut(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class _PlainConnection(_Timed, HTTPConnection):
+class _PlainConnection(_Careful, HTTPConnection):
     pass
 
 
-class _SecureConnection(_Timed, HTTPSConnection):
+class _SecureConnection(_Careful, HTTPSConnection):
     pass
 
 
@@ -195,10 +199,13 @@ class Client:
     def get(self, url: str, headers: dict[str, str], deadline: float) -> Iterator[requests.Response]:
         """The response to a GET of `url`, its body not yet read, after at most `max_redirects` redirects.
 
-        `deadline` is on the client's clock. Raises `DownloadError` for every status but 200, 206 and 416.
+        `deadline` is on the client's clock. Raises `DownloadError` for every status but 200, 206 and 416, and for a
+        redirect from the internet to a private, loopback or link-local address.
         """
+        guarded = False
         for _ in range(self.limits.max_redirects + 1):
-            response = self._ask(url, headers, deadline)
+            response = self._ask(url, headers, deadline, guarded)
+            guarded = not _PEER.inside
             try:
                 if response.status_code not in _REDIRECTS:
                     self._check_status(response, host_of(url))
@@ -218,8 +225,10 @@ class Client:
                 raise DownloadError("redirect", f"redirected to where it cannot be followed: {problem}", permanent=True)
         raise DownloadError("redirect", f"more than {self.limits.max_redirects} redirects", permanent=True)
 
-    def _ask(self, url: str, headers: dict[str, str], deadline: float) -> requests.Response:
+    def _ask(self, url: str, headers: dict[str, str], deadline: float, guarded: bool) -> requests.Response:
         host = host_of(url)
+        _PEER.guarded = guarded
+        _check_peer(host)  # as far as its name tells; that must do where a proxy asks for us
         wait_s = self._ready.get(host, 0.0) - self.clock()
         if self.clock() + max(0.0, wait_s) >= deadline:
             raise self.out_of_time()

@@ -7,6 +7,8 @@ coarsened tables with the media must pass every file through `strip_location` (o
 from __future__ import annotations
 
 import math
+import mmap
+import shutil
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from avgeo.curate.candidate import CurateError
 from avgeo.curate.metadata import read_locations
 from avgeo.curate.signals import Signals
 from avgeo.curate.verdict import Verdict
+from avgeo.decode import is_image, open_media
 from avgeo.profiles import CurateSettings
 
 # --- faces and plates ---
@@ -131,7 +134,9 @@ def coarsen(latitude_deg: float, longitude_deg: float, km: float) -> tuple[float
     if not (abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180):
         raise CurateError(f"({latitude_deg}, {longitude_deg}) is no place: give degrees in -90..90 and -180..180")
     if not 0 < km <= _LARGEST_KM:
-        raise CurateError(f"km={km}: cells of this size cannot be made; choose more than 0 and at most {_LARGEST_KM:g}")
+        raise CurateError(
+            f"km={km} (the setting coarsen_km): no cells of this size; choose more than 0 and at most {_LARGEST_KM:g}"
+        )
     bands = math.ceil(math.pi * _RADIUS_KM / km)
     band = min(bands - 1, int((latitude_deg + 90) / 180 * bands))
     south, north = -90 + 180 * band / bands, -90 + 180 * (band + 1) / bands
@@ -140,11 +145,11 @@ def coarsen(latitude_deg: float, longitude_deg: float, km: float) -> tuple[float
     piece = int((longitude_deg + 180) / 360 * pieces) % pieces  # 180 and -180 are one meridian
     middle_deg = (south + north) / 2
     half_deg = 180 / pieces
-    accuracy_km = max(_distance_km(middle_deg, edge, half_deg) for edge in (south, north, widest_deg))
+    accuracy_km = max(distance_km(middle_deg, edge, half_deg) for edge in (south, north, widest_deg))
     return middle_deg, -180 + 360 * (piece + 0.5) / pieces, accuracy_km
 
 
-def _distance_km(one_deg: float, other_deg: float, apart_deg: float) -> float:
+def distance_km(one_deg: float, other_deg: float, apart_deg: float) -> float:
     """Great-circle distance between two latitudes whose longitudes lie `apart_deg` apart (haversine)."""
     one, other, apart = (math.radians(angle) for angle in (one_deg, other_deg, apart_deg))
     chord = math.sin((one - other) / 2) ** 2 + math.cos(one) * math.cos(other) * math.sin(apart / 2) ** 2
@@ -153,22 +158,37 @@ def _distance_km(one_deg: float, other_deg: float, apart_deg: float) -> float:
 
 # --- media, without their places ---
 
-_CONTAINERS = frozenset({".mp4", ".m4v", ".mov", ".m4a", ".3gp", ".mkv", ".webm", ".mp3", ".flac", ".ogg", ".wav"})
+_FORMATS = {
+    ".mp4": "mp4", ".m4v": "ipod", ".m4a": "ipod", ".mov": "mov", ".3gp": "3gp", ".mkv": "matroska", ".webm": "webm",
+    ".mp3": "mp3", ".flac": "flac", ".ogg": "ogg", ".wav": "wav",
+}  # fmt: skip
 _JPEG = frozenset({".jpg", ".jpeg"})
+_STILLS = frozenset({"webp", "tiff", "gif", "bmp", "jpegxl", "jpeg2000", "apng", "exr", "svg", "psd"})
+_NOTES = (b"Exif\0\0", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"http://ns.adobe.com/")  # within a JPEG or PNG
+_NAMES = tuple(
+    name.encode(code)
+    for name in ("GPSLatitude", "GpsLatitude", "GPSLongitude", "GpsLongitude", "GpsLongtitude")
+    for code in ("ascii", "utf-16-le")  # the latter holds what utf-16-be would, but for its first byte
+)
+_GPS_IFD = 0x8825
 
 
-def strip_location(src: Path | str, dst: Path | str) -> None:
+def strip_location(src: Path | str, dst: Path | str, scratch: Path | None = None) -> None:
     """Copy media without metadata: no tags, chapters, covers, telemetry or subtitles; picture and sound are copied bit
     for bit. `dst` appears only when nothing in it states a place any more.
 
-    Video and sound pass through FFmpeg (PyAV), JPEG photos through a copy of those segments that make the picture, and
-    of the orientation. What is seen and heard may still tell the place. Raises `CurateError`, naming the file, for
-    formats that it cannot strip (PNG, WebP, HEIC, TIFF: convert them to JPEG first), for a change of suffix, for files
-    that cannot be read, and when the copy still states a place.
+    What a file holds decides, not its name: video and sound pass through FFmpeg (PyAV), JPEG photos through a copy of
+    those segments that make the picture, and of the orientation. What is seen and heard may still tell the place, and
+    user data within coded video frames (SEI) are not looked for. The work is done in the folder `scratch` (default:
+    that of `dst`), where a killed process may leave a folder `.strip-*`.
+
+    Raises `CurateError`, naming the file, for formats that it cannot strip (PNG, WebP, HEIC, TIFF: convert them to JPEG
+    first), for films of still pictures with metadata of their own, for a change of suffix, for files that cannot be
+    read, and when the copy still states a place.
     """
     source, target = Path(src), Path(dst)
     suffix = source.suffix.lower()
-    if suffix not in _CONTAINERS | _JPEG:
+    if suffix not in _JPEG and suffix not in _FORMATS:
         raise CurateError(
             f"{source}: metadata of {suffix or 'a file without suffix'} cannot be removed; convert it first"
         )
@@ -176,36 +196,78 @@ def strip_location(src: Path | str, dst: Path | str) -> None:
         raise CurateError(f"{source}: give dst another name that ends in {suffix}, got {target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     # A folder of its own: no sidecar of another file speaks for the copy, and no half-written file is taken for whole.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".strip-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch or target.parent, prefix=".strip-") as folder:
         copy = Path(folder, f"copy{suffix}")
         try:
-            if suffix in _JPEG:
+            with source.open("rb") as file:
+                head = file.read(3)
+            if suffix in _JPEG or head == b"\xff\xd8\xff":
                 copy.write_bytes(_bare_jpeg(source.read_bytes()))
             else:
-                _remux(source, copy)
+                _remux(source, copy, _FORMATS[suffix])
+            left = [found.kind for found in read_locations(copy)] or [*filter(None, [hidden_place(copy)])]
         except (FFmpegError, ValueError, OSError) as error:
-            why = " ".join(str(error).split())
+            why = " ".join(str(error).removeprefix(f"{source}: ").split())
             raise CurateError(f"{source}: its metadata cannot be removed ({why}); convert it first") from None
-        left = read_locations(copy)
         if left:
-            raise CurateError(f"{source}: a place is left after stripping ({left[0].kind}); convert it first")
-        copy.replace(target)
+            raise CurateError(f"{source}: a place is left after stripping ({left[0]}); convert it first")
+        target.unlink(missing_ok=True)  # never through a link
+        shutil.move(copy, target)
 
 
-def _remux(source: Path, copy: Path) -> None:
-    """Pictures and sound, packet by packet, in a container without metadata."""
+def hidden_place(path: Path) -> str | None:
+    """What states a place somewhere among a file's bytes, such as within the pictures of a film: "exif" or "xmp".
+
+    Looks for Exif blocks with a GPS directory (Exif 2.32, 4.6.3) and for the names of XMP's GPS fields. Compressed
+    text is not looked into. Raises OSError for a file that cannot be opened.
+    """
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = -1
+            while (at := data.find(b"Exif\0\0", at + 1)) >= 0:
+                if _has_gps(data[at + 6 : at + 6 + (1 << 16)]):
+                    return "exif"
+            return "xmp" if any(data.find(name) >= 0 for name in _NAMES) else None
+
+
+def _has_gps(tiff: bytes) -> bool:
+    """Whether the first directory of a TIFF header (6.0, section 2) points to a GPS directory."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return False
+    at = struct.unpack_from(f"{order}I", tiff, 4)[0]
+    if at + 2 > len(tiff):
+        return False
+    tags = range(at + 2, at + 2 + 12 * struct.unpack_from(f"{order}H", tiff, at)[0], 12)
+    return any(struct.unpack_from(f"{order}H", tiff, tag)[0] == _GPS_IFD for tag in tags if tag + 2 <= len(tiff))
+
+
+def _remux(source: Path, copy: Path, kind: str) -> None:
+    """Pictures and sound, packet by packet, in a container (FFmpeg's name of it) without metadata."""
     options = {"fflags": "+bitexact"}  # no clock, no version
-    with av.open(str(source), metadata_errors="ignore") as given, av.open(str(copy), "w", options=options) as out:
+    # "file:", since FFmpeg takes some names for addresses.
+    with open_media(source) as given, av.open(f"file:{copy}", "w", format=kind, options=options) as out:
+        if is_image(given):
+            raise ValueError("it is a picture, whatever its name says")
         kept: dict[int, Any] = {}
         for stream in (*given.streams.video, *given.streams.audio):
-            if not bool(stream.disposition & Disposition.attached_pic):
-                kept[stream.index] = out.add_stream_from_template(stream)
+            if bool(stream.disposition & Disposition.attached_pic):
+                continue
+            if stream.codec_context is not None and stream.codec_context.name in _STILLS:
+                raise ValueError(f"it is a film of {stream.codec_context.name} pictures, which have metadata")
+            kept[stream.index] = out.add_stream_from_template(stream)
         if not kept:
             raise ValueError("it holds neither sound nor picture")
+        stills = {index for index, to in kept.items() if to.codec_context.name in ("mjpeg", "mjpegb", "ljpeg", "png")}
         count = 0
         for packet in given.demux([given.streams[index] for index in kept]):
             if packet.dts is None:
                 continue
+            data = bytes(packet) if packet.stream.index in stills else b""
+            if said := [note for note in _NOTES if note in data]:
+                raise ValueError(f"its pictures have metadata of their own: {said[0].decode()}")
             packet.stream = kept[packet.stream.index]
             out.mux(packet)
             count += 1
@@ -260,12 +322,12 @@ def _orientation(data: bytes) -> list[bytes]:
     """An Exif segment that holds the orientation alone, if the photo has one that matters."""
     import io
 
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             turn = image.getexif().get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+    except Exception:  # foreign bytes: Pillow raises anything, and a picture without a turn is still one
         return []
     if not isinstance(turn, int) or not 2 <= turn <= 8:
         return []

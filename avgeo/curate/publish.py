@@ -7,12 +7,14 @@ there is kept if it has the right bytes, so that an interrupted run ends as an u
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ import pandas as pd
 from tqdm import tqdm
 
 import avgeo
-from avgeo.checksums import sha256, write_sums
+from avgeo.checksums import read_sums, sha256, write_sums
 from avgeo.croissant import CONFORMS_TO, CONTEXT, CROISSANT, RELEASED, file_object, file_set, record_set
 from avgeo.curate import datasheet
 from avgeo.curate.candidate import UNKNOWN, CurateError
-from avgeo.curate.coarse import coarsened
+from avgeo.curate.coarse import coarsened, scrubbed
 from avgeo.curate.licence import normalise
 from avgeo.curate.shards import SHARD_BYTES, write_shards
+from avgeo.curate.splits import audit_leakage
 from avgeo.manifest import read_manifest, write_manifest
 from avgeo.paths import write_text
 from avgeo.profiles import CurateSettings
@@ -37,8 +40,7 @@ TABLES = {
     "rejects": "One row per item that was left out: the first gate that refused it, why, and the other gates.",
     "places": "One row per place that was found: how many of its clips there are, and how many were taken.",
 }
-_DRAFT = "partial-"
-_OURS = rf"({_DRAFT})?.+-[0-9a-f]{{12}}(\.[a-z0-9]{{1,5}})?"
+_SCRATCH = ".work/strip"  # beside the journal: what a killed run leaves there is no part of what is published
 _FREE = ("CC-", "CC0-", "PDM-", "PD", "GFDL", "FAL-", "APACHE-", "MIT", "BSD-", "ODBL-", "OGL-", "US-GOV")
 
 
@@ -71,9 +73,12 @@ def publish(
     also, `summary` is the run's report (JSON), `places` the places of `choose`. With `copy` the media lie in `media/`,
     else the manifest points at the originals. With `shards` those whose licence lets them be passed on, or all with
     `redistribute_unknown`, are put into WebDataset shards. With `settings.coarsen_km` the tables hold coarsened
-    coordinates, and the media are copied without those that are embedded in them.
+    coordinates, clips are called by the digests of their stripped files, texts lose what may be part of a position
+    (see `coarsened`), and the media are copied without the coordinates that are embedded in them.
 
-    Raises `CurateError` for a clip without a file.
+    Of what lies in `out` from before, only files that an earlier run listed in SHA256SUMS are deleted.
+
+    Raises `CurateError` for a clip without a file and for media that cannot be stripped.
     """
     lost = [clip_id for clip_id in table["clip_id"] if clip_id not in media]
     if lost:
@@ -81,18 +86,24 @@ def publish(
     out.mkdir(parents=True, exist_ok=True)
     table, rejects = table.reset_index(drop=True), rejects.reset_index(drop=True)
     coarse = settings.coarsen_km > 0
-    if copy or coarse:
-        table, media = _copies(table, media, out, strip=coarse)
-    else:
-        _clear(out / MEDIA, set(), media)
-        table = table.assign(path=[_relative(media[clip_id], out) for clip_id in table["clip_id"]])
+    earlier = _earlier(out)
     if coarse:
+        table, media = _bare(table, media, out)
         table, rejects, places = coarsened(table, rejects, places, settings.coarsen_km)
+        summary = scrubbed(summary)
+        if "leakage" in summary:  # between the places as published; near-duplicates are not known here
+            pairs = summary["leakage"].get("duplicate_pairs", 0)
+            summary = {**summary, "leakage": audit_leakage(table).summary() | {"duplicate_pairs": pairs}}
+    elif copy:
+        table, media = _copies(table, media, out)
+    else:
+        table = table.assign(path=[_relative(media[clip_id], out) for clip_id in table["clip_id"]])
+    _clear(out, earlier, set(table["path"]), media)
     table = table.astype({"path": "object"})
     write_manifest(table, out / "manifest.parquet")
     table = read_manifest(out)  # as any reader has it: shards hold its rows
     free = table["licence"].map(redistributable).astype(bool) | redistribute_unknown
-    names = write_shards(out, table[free] if shards else table[:0], media, shard_bytes)
+    names = write_shards(out, table[free] if shards else table[:0], media, shard_bytes, earlier)
 
     _write_table(rejects, out / "rejects.parquet")
     tables = ["manifest", "rejects"]
@@ -111,7 +122,7 @@ def publish(
     }
     report = {**summary, "published": published}
     write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / CREDITS, _credits(table))
+    write_text(out / CREDITS, credits_of(table))
     write_text(out / CARD, datasheet.card(table, rejects, report, {name: TABLES[name] for name in tables}))
 
     listed = [f"{name}.parquet" for name in tables] + names
@@ -132,71 +143,134 @@ def _relative(path: Path, out: Path) -> str:
     return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
 
 
-def strip_media(media: Mapping[str, Path], out: Path) -> tuple[dict[str, Path], dict[str, str]]:
+class Stripped(dict[str, Path]):
+    """Files by clip_id that `strip_media` has made: `publish` takes them as they are."""
+
+
+def strip_media(media: Mapping[str, Path], out: Path) -> tuple[Stripped, dict[str, str]]:
     """Copies in `media/` without what they state about where they were made; and, by clip_id, why some cannot be made.
 
-    For a caller who leaves such clips out; `publish` itself raises their error.
+    They are called `clip-` and the start of their digest, since names of files hold positions too. Of those that are
+    the same without their metadata one is made. For a caller who leaves such clips out; `publish` itself raises their
+    error.
     """
     (out / MEDIA).mkdir(parents=True, exist_ok=True)
-    found, failed = {}, {}
-    for clip_id, source in tqdm(media.items(), desc="stripping", unit="file", disable=None):
-        try:
-            _copy(source, target := _target(out, clip_id, source), strip=True)
-        except CurateError as error:
-            failed[clip_id] = " ".join(str(error).removeprefix(f"{source}: ").split())
-        else:
+    from avgeo.curate.privacy import strip_location
+
+    found, failed = Stripped(), {}
+    taken: set[str] = set()
+    with _scratch(out) as scratch:
+        for clip_id, source in tqdm(sorted(media.items()), desc="stripping", unit="file", disable=None):
+            suffix = _suffix(source)
+            try:
+                strip_location(source, draft := scratch / f"bare{suffix}", scratch)
+            except CurateError as error:
+                failed[clip_id] = " ".join(str(error).removeprefix(f"{source}: ").split())
+                continue
+            target = out / MEDIA / f"clip-{(digest := sha256(draft))[:12]}{suffix}"
+            if target.stem in taken:
+                failed[clip_id] = "without its metadata it is the same file as another clip"
+                continue
+            taken.add(target.stem)
+            if not _holds(target, digest):
+                _place(draft, target)
             found[clip_id] = target
     return found, failed
 
 
-def _copies(
-    table: pd.DataFrame, media: Mapping[str, Path], out: Path, *, strip: bool
-) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Copies in `media/`, named by clip; without the coordinates embedded in them, and with new digests, if `strip`."""
-    folder = out / MEDIA
-    folder.mkdir(exist_ok=True)
+def _bare(table: pd.DataFrame, media: Mapping[str, Path], out: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """The manifest with new names, paths and digests for stripped copies, and these."""
+    if not isinstance(media, Stripped):
+        sources = {clip_id: media[clip_id] for clip_id in table["clip_id"]}
+        media, failed = strip_media(sources, out)
+        for clip_id, why in sorted(failed.items()):
+            raise CurateError(f"{sources[clip_id]}: {why}")
+    files = [media[clip_id] for clip_id in table["clip_id"]]
+    names = [path.stem for path in files]
+    table = table.assign(
+        clip_id=names, path=[f"{MEDIA}/{path.name}" for path in files], sha256=[sha256(path) for path in files]
+    )
+    return table, dict(zip(names, files, strict=True))
+
+
+def _copies(table: pd.DataFrame, media: Mapping[str, Path], out: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """Copies in `media/`, named by clip."""
+    (out / MEDIA).mkdir(exist_ok=True)
     digests = list(table["sha256"]) if "sha256" in table else [None] * len(table)
-    targets, found = {}, []
+    targets: dict[str, Path] = {}
     rows = zip(table["clip_id"], digests, strict=True)
-    for clip_id, digest in tqdm(rows, total=len(table), desc="copying", unit="file", disable=None):
-        source = media[clip_id]
-        target = targets[clip_id] = _target(out, clip_id, source)
-        present = sha256(target) if target.is_file() else None
-        digest = digest or (None if strip else sha256(source))
-        if source != target and (strip or present != digest):  # else `strip_media` has been here, or an earlier run
-            _copy(source, target, strip)
-            present = sha256(target)
-        found.append(present)
-    _clear(folder, {target.name for target in targets.values()}, media)
-    paths = [f"{MEDIA}/{targets[clip_id].name}" for clip_id in table["clip_id"]]
-    return table.assign(path=paths, **({"sha256": found} if strip or "sha256" in table else {})), targets
+    with _scratch(out) as scratch:
+        for clip_id, digest in tqdm(rows, total=len(table), desc="copying", unit="file", disable=None):
+            source = media[clip_id]
+            target = targets[clip_id] = out / MEDIA / f"{clip_id}{_suffix(source)}"
+            if source != target and not _holds(target, digest or sha256(source)):
+                _place(shutil.copyfile(source, scratch / "copy"), target)
+    table = table.assign(path=[f"{MEDIA}/{targets[clip_id].name}" for clip_id in table["clip_id"]])
+    return table.assign(sha256=[sha256(path) for path in targets.values()]) if "sha256" in table else table, targets
 
 
-def _target(out: Path, clip_id: str, source: Path) -> Path:
+def _suffix(source: Path) -> str:
     suffix = source.suffix.lower()
-    return out / MEDIA / f"{clip_id}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+    return suffix if re.fullmatch(r"[.][a-z0-9]{1,5}", suffix) else ""
 
 
-def _copy(source: Path, target: Path, strip: bool) -> None:
-    """Copy a file, which appears only when it is whole; raises `CurateError` if it cannot be stripped."""
-    # A stripper goes by the suffix, so a draft is told by how its name begins.
-    draft = target.with_name(f"{_DRAFT}{target.name}")
-    if strip:
-        from avgeo.curate.privacy import strip_location
-
-        strip_location(source, draft)
-    else:
-        shutil.copyfile(source, draft)
-    draft.replace(target)
+def _holds(target: Path, digest: str) -> bool:
+    return target.is_file() and not target.is_symlink() and sha256(target) == digest
 
 
-def _clear(folder: Path, wanted: set[str], media: Mapping[str, Path]) -> None:
-    """Delete copies of an earlier run that are no part of this one; never where the originals themselves lie."""
-    inside = [path for path in media.values() if path.resolve().is_relative_to(folder.resolve())]
-    if not folder.is_dir() or any(path.name not in wanted for path in inside):
-        return
-    for old in folder.iterdir():
-        if old.name not in wanted and re.fullmatch(_OURS, old.name):
+def _place(draft: Path, target: Path) -> None:
+    """Move a whole file to its place, over whatever is there, but never through a link."""
+    try:
+        draft.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        target.unlink(missing_ok=True)  # `media/` lies on another disk
+        shutil.move(draft, target)
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """An empty folder for files in the making, which hold exact coordinates: nothing is left in it, nor what a killed
+    run left."""
+    folder = out / _SCRATCH
+    _forget(folder)
+    alone = not folder.parent.exists()
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        _forget(folder)
+        if alone:  # else it is the journal's
+            with suppress(OSError):
+                folder.parent.rmdir()
+
+
+def _forget(folder: Path) -> None:
+    for path in (folder.parent, folder):
+        if path.is_symlink():
+            raise CurateError(f"{path}: is a link; remove it, since it would be written through")
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _earlier(out: Path) -> frozenset[str]:
+    """Names of the files that an earlier run says it has published here."""
+    try:
+        names = frozenset(read_sums(out)[0])
+        ours = "published" in json.loads((out / REPORT).read_bytes())
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+    return names if ours else frozenset()
+
+
+def _clear(out: Path, earlier: frozenset[str], wanted: set[str], media: Mapping[str, Path]) -> None:
+    """Delete the media of an earlier run that are no part of this one; never where the originals themselves lie."""
+    folder = (out / MEDIA).resolve()
+    inside = {path.resolve() for path in media.values() if path.resolve().is_relative_to(folder)}
+    for name in earlier - wanted:
+        old = out / name
+        if re.fullmatch(rf"{MEDIA}/[^/]+", name) and old.is_file() and old.resolve() not in inside:
             old.unlink()
 
 
@@ -209,7 +283,7 @@ def _write_table(table: pd.DataFrame, file: Path) -> None:
     partial.replace(file)
 
 
-def _credits(table: pd.DataFrame) -> str:
+def credits_of(table: pd.DataFrame) -> str:
     """Title, author, source and licence of every clip, as Creative Commons asks for them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -86,7 +86,10 @@ def check_settings(settings: CurateSettings) -> None:
     check_distances(settings)
     check_limits(settings)
     if settings.coarsen_km:
-        coarsen(0.0, 0.0, settings.coarsen_km)
+        try:
+            coarsen(0.0, 0.0, settings.coarsen_km)
+        except CurateError as error:
+            raise CurateError(f"coarsen_{error}") from None
 
 
 def curate(
@@ -113,10 +116,12 @@ def curate(
     check_settings(settings)
     check_engine(engine)
     out = Path(out)
-    items = list(tqdm(candidates(source, where), desc="listing", unit="item", disable=None))
+    listing = candidates(source, where)
+    _check_apart(where, out)
+    items = list(tqdm(listing, desc="listing", unit="item", disable=None))
     if not items:
         raise CurateError(f"{where}: there is nothing in it; give a source that holds media")
-    _check_out(where, out)
+    _make(out)
     rejects = _Rejects()
     fetched = _fetch(items, settings, out, rejects)
     examined = examine_all(fetched, settings, out / WORK / "journal.jsonl", engine, workers)
@@ -182,13 +187,17 @@ def curate(
     )
 
 
-def _check_out(where: Path | str, out: Path) -> None:
-    """Raise `CurateError` unless `out` is new, empty, or of an earlier run, and apart from the source."""
+def _check_apart(where: Path | str, out: Path) -> None:
+    """Raise `CurateError` if the source lies in `out` or `out` in the source."""
     there = Path(where)
     if there.is_dir() and out.resolve().is_relative_to(there.resolve()):
         raise CurateError(f"out: {out} lies inside the source {where}, which is never written to; choose another")
     if there.exists() and there.resolve().is_relative_to(out.resolve()):
         raise CurateError(f"out: {out} holds the source {where}, which is never written to; choose another")
+
+
+def _make(out: Path) -> None:
+    """Make `out`; raise `CurateError` unless it is new, empty, or of an earlier run."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         ours = (out / WORK).is_dir() or (out / REPORT).is_file()

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from avgeo.manifest import SPLITS
 
 FOLDER = "shards"
 SHARD_BYTES = 1 << 30
+_BEGUN = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar\.partial"
 _KEY = re.compile(r"[A-Za-z0-9_+-]{1,200}")
 
 
@@ -46,21 +47,26 @@ class _Entry:
 
 
 def write_shards(
-    out: Path, table: pd.DataFrame, media: Mapping[str, Path], shard_bytes: int = SHARD_BYTES
+    out: Path,
+    table: pd.DataFrame,
+    media: Mapping[str, Path],
+    shard_bytes: int = SHARD_BYTES,
+    earlier: Collection[str] = (),
 ) -> list[str]:
     """Write `shards/{split}-{000000}.tar` into `out` for the clips of `table`, whose files `media` names by clip_id.
 
-    No shard exceeds `shard_bytes`, unless a single clip does. Shards of an earlier run that do not belong are deleted.
+    No shard exceeds `shard_bytes`, unless a single clip does. Of the files that an earlier run has published, named in
+    `earlier` relative to `out`, shards that do not belong are deleted, and so are shards that were begun and left.
     Returns the names, relative to `out`. Raises `CurateError` for a clip_id that cannot be a key.
     """
     if shard_bytes < 1:
         raise CurateError(f"shard_bytes={shard_bytes}: give the greatest size of a shard, in bytes")
     folder = out / FOLDER
     plan = dict(_plan(table, media, shard_bytes))
-    if folder.is_dir():
-        for old in folder.iterdir():
-            if old.name not in plan and re.fullmatch(r"\w+-\d{6}\.tar(\.partial)?", old.name):
-                old.unlink()
+    for old in folder.iterdir() if folder.is_dir() else ():
+        stale = old.name not in plan and f"{FOLDER}/{old.name}" in earlier
+        if stale or re.fullmatch(_BEGUN, old.name):
+            old.unlink()
     for name, entries in tqdm(plan.items(), desc="sharding", unit="shard", disable=None):
         folder.mkdir(exist_ok=True)
         if not _holds(folder / name, entries):

@@ -25,7 +25,7 @@ CREDIT = {
     "attribution": ("attribution", "recordist", "author", "creator", "credit", "artist"),
     "title": ("title", "caption"),
     "uploader": ("uploader", "uploader_id", "user", "user_id", "channel", "channel_id", "owner", "recordist"),
-    "original": ("original", "original_id", "source_id", "recording_id"),
+    "original": ("original", "original_id", "recording_id"),
     "country": ("country", "country_name", "country_code"),
 }
 _MAX_BYTES = 64 << 20

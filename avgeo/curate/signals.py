@@ -266,13 +266,20 @@ def missing(path: Path, signals: Signals, examine_s: float, min_decoded: float) 
     return None
 
 
+_MOST_BOXES = 100_000
+
+
 def _bytes_beyond(path: Path) -> int:
-    """How many bytes the last top-level box of an MP4 or QuickTime file (ISO/IEC 14496-12) lacks."""
+    """How many bytes the last top-level box of an MP4 or QuickTime file (ISO/IEC 14496-12) lacks; 0 is also the answer
+    for more boxes than `_MOST_BOXES`, which no recorder writes and which would take minutes to follow.
+    """
     size, at = path.stat().st_size, 0
     with open(path, "rb") as file:
         if file.read(8)[4:] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return 0
-        while at + 8 <= size:
+        for _ in range(_MOST_BOXES):
+            if at + 8 > size:
+                break
             file.seek(at)
             length, kind = struct.unpack(">I4s", file.read(8))
             if length == 1:

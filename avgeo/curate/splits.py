@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from avgeo.curate.candidate import CurateError
-from avgeo.curate.places import arc_km, unit_vectors
+from avgeo.curate.places import arc_km, components, unit_vectors
 from avgeo.curate.quotas import known
 from avgeo.manifest import SPLITS
 from avgeo.profiles import CurateSettings
@@ -104,16 +102,11 @@ def _shared(table: pd.DataFrame, pairs: Pairs) -> dict[Key, Int[np.ndarray, " cl
     row = {clip: at for at, clip in enumerate(clips)}
     links = sorted({(row[str(a)], row[str(b)]) for a, b, *_ in pairs if str(a) in row and str(b) in row})
     if links:
-        label = _components(len(clips), np.array(links))
+        label = components(len(clips), np.array(links))
         first: dict[int, str] = {}
         for at in sorted({at for link in links for at in link}):
             found["pair", first.setdefault(int(label[at]), clips[at])].append(at)
     return {key: np.array(rows) for key, rows in found.items() if len(rows) > 1}
-
-
-def _components(count: int, links: Int[np.ndarray, "links 2"]) -> Int[np.ndarray, " count"]:
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 class _Groups:
@@ -154,7 +147,7 @@ class _Groups:
         links = [np.zeros((0, 2), dtype=np.int64)]
         for rows in (self.place[self.shared[key]] for key in keys):
             links.append(np.stack([np.full(len(rows), rows[0]), rows], axis=-1))
-        label = _components(len(self.sizes), np.concatenate(links))
+        label = components(len(self.sizes), np.concatenate(links))
         order = np.argsort(label, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from avgeo.curate.location import Location, from_iso6709, locate, parse_iso6709, parse_time, unusable
+from avgeo.decode import open_media
 
 _NUMBER = r"[+-]?\d{1,3}(?:\.\d+)?"
 # "XC34430 © Name // place (43.5442, -7.0295), Country // 11m // 14:00h, 2009-04-12 // song"
@@ -66,9 +67,7 @@ def _mutagen_tags(path: Path) -> tuple[str, dict[str, str]] | None:
 
 def _container_tags(path: Path) -> dict[str, str]:
     """Tags of the container and of its streams, through PyAV."""
-    import av
-
-    with av.open(str(path), metadata_errors="replace") as container:
+    with open_media(path, metadata_errors="replace") as container:
         texts = {name: value for stream in container.streams for name, value in stream.metadata.items()}
         return texts | dict(container.metadata)
 
@@ -157,9 +156,7 @@ def sound_locations(path: Path) -> tuple[list[Location], str | None]:
         kind, texts = named if named is not None else ("container", _container_tags(path))
     # A parser of foreign bytes can raise anything; the reason goes into the rejects.
     except Exception as error:
-        return [
-            *found,
-            unusable("tags", f"tags cannot be read: {type(error).__name__}: {str(error)[:100]}"),
-        ], recorded_at
+        why = str(error).removeprefix(f"{path}: ")[:100]  # the folder is nobody's business
+        return [*found, unusable("tags", f"tags cannot be read: {type(error).__name__}: {why}")], recorded_at
     more, time = tag_locations(kind, texts)
     return found + more, recorded_at or time

@@ -1,5 +1,10 @@
 """Check a published folder again: files, tables, shards, descriptions, splits and places. Nothing in it is trusted.
 
+Counted again: digests; rows, gates, splits, places, leakage and credits, from the manifest; countries, from coordinates
+that were not coarsened; kind and length of the media, from their headers; and, where coordinates are coarse, whether
+media state any. Not done again: the gates are not asked, near-duplicates are not searched (that takes all media at
+once), media are not decoded to their ends, and what rejects say of themselves is believed.
+
 Works on what `avgeo curate` and `avgeo simulate` write, as far as the files are there; a damaged folder gives problems,
 never an exception.
 """
@@ -8,29 +13,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-import logging
 import re
 import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from avgeo.checksums import SUMS, read_sums, sha256
 from avgeo.croissant import CROISSANT
+from avgeo.curate import recount
 from avgeo.curate.location import coordinate_fault
 from avgeo.curate.publish import MEDIA, REPORT, redistributable
+from avgeo.curate.recount import inside
 from avgeo.curate.shards import FOLDER, extension, row_json
 from avgeo.curate.splits import audit_leakage
 from avgeo.manifest import SPLITS, ManifestError, read_manifest
 
 _REJECTS = ("item", "gate", "reason", "also")
-_PRIVATE = ("downloads",)  # beside folders whose names begin with a dot: work of the run, no part of what it publishes
+_PRIVATE = (".work", "downloads")  # work of the run, no part of what it publishes
 _SHARD = re.compile(r"(train|val|test)-\d{6}\.tar")
 
 
@@ -44,7 +49,7 @@ def verify(folder: Path | str) -> list[str]:
     digests = _attempt(problems, SUMS, lambda: _sums(root, problems)) or {}
     checks: dict[str, Callable[[], Any]] = {
         "rejects.parquet": lambda: _rejects(root, manifest, report, problems),
-        CROISSANT: lambda: _croissant(root, digests, problems),
+        CROISSANT: lambda: recount.croissant(root, digests, problems),
     }
     if manifest is not None:
         held: set[str] = set()
@@ -55,6 +60,16 @@ def verify(folder: Path | str) -> list[str]:
             FOLDER: lambda: held.update(_shards(root, manifest, report, problems)),
             "privacy": lambda: _coordinates_inside(root, manifest, problems),
         }
+        if "published" in report:  # else a simulated world, which holds none of these
+            settings = report.get("settings")
+            settings = settings if isinstance(settings, dict) else {}
+            checks |= {
+                "CREDITS.csv": lambda: recount.texts(root, manifest, problems),
+                REPORT: lambda: recount.counts(manifest, report, problems),
+                "places.parquet": lambda: recount.places(root, manifest, settings, problems),
+                "country": lambda: recount.countries(manifest, problems),
+                "headers": lambda: recount.headers(root, manifest, problems),
+            }
     for name, check in checks.items():
         _attempt(problems, name, check)
     return [" ".join(problem.split()) for problem in dict.fromkeys(problems)]
@@ -77,16 +92,9 @@ def _files(root: Path) -> list[str]:
     found = []
     for path in root.rglob("*"):
         name = path.relative_to(root)
-        inside = not any(part.startswith(".") for part in name.parts) and name.parts[0] not in _PRIVATE
-        if inside and (path.is_file() or path.is_symlink()):
+        if name.parts[0] not in _PRIVATE and (path.is_file() or path.is_symlink()):
             found.append(name.as_posix())
     return sorted(found)
-
-
-def _inside(root: Path, name: str) -> Path | None:
-    """The file that a table names, unless the name leads out of the folder."""
-    pure = PurePosixPath(name)
-    return None if pure.is_absolute() or ".." in pure.parts or "\0" in name else root / pure
 
 
 def _sums(root: Path, problems: list[str]) -> dict[str, str]:
@@ -99,7 +107,7 @@ def _sums(root: Path, problems: list[str]) -> dict[str, str]:
         problems.append(f"{SUMS}: {len(odd)} lines are no digests, first {odd[0][:60]!r}; publish again")
     found = {}
     for name, digest in listed.items():
-        path = _inside(root, name)
+        path = inside(root, name)
         if path is None:
             problems.append(f"{SUMS}: {name[:80]!r} lies outside this folder; publish again")
         elif not path.is_file():
@@ -207,7 +215,7 @@ def _media(root: Path, manifest: pd.DataFrame, digests: dict[str, str], problems
         path = root / name
         if not path.is_file():
             # Of what may not be passed on, the receiver of a folder has only the address.
-            if _inside(root, name) is not None or redistributable(licence):
+            if inside(root, name) is not None or redistributable(licence):
                 problems.append(f"{name}: the file of {clip_id} is missing; fetch it again, or curate again with copy")
         elif not path.stat().st_size:
             problems.append(f"{name}: the file of {clip_id} is empty; fetch it again")
@@ -290,13 +298,14 @@ def _coordinates_inside(root: Path, manifest: pd.DataFrame, problems: list[str])
     if "accuracy_km" not in manifest:
         return
     from avgeo.curate.metadata import read_locations
+    from avgeo.curate.privacy import hidden_place
 
     def look(path: Path, name: str) -> None:
         try:
-            found = read_locations(path)
+            found = any(location.fault is None for location in read_locations(path)) or hidden_place(path)
         except Exception:  # an unreadable file is another check's affair
             return
-        if any(location.fault is None for location in found):
+        if found:
             problems.append(f"{name}: states coordinates, though those of this folder are coarse; publish again")
 
     for name in manifest["path"].astype(str):
@@ -305,9 +314,10 @@ def _coordinates_inside(root: Path, manifest: pd.DataFrame, problems: list[str])
     for path in sorted((root / FOLDER).glob("*.tar")):
         with contextlib.suppress(OSError, EOFError, tarfile.TarError), tarfile.open(path, "r:") as tar:
             _look_into(tar, path, root, look)
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and (path.name.startswith(".") or path.name in _PRIVATE):
-            problems.append(f"{path.name}/: may hold exact coordinates; delete it before you hand this folder on")
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_dir() and (path.name.startswith(".") or name.as_posix() in _PRIVATE):
+            problems.append(f"{name.as_posix()}/: may hold exact coordinates; delete it before you hand this folder on")
 
 
 def _look_into(tar: tarfile.TarFile, path: Path, root: Path, look: Callable[[Path, str], None]) -> None:
@@ -321,48 +331,3 @@ def _look_into(tar: tarfile.TarFile, path: Path, root: Path, look: Callable[[Pat
                 copy = Path(scratch, "clip" + Path(member.name).suffix[:8])
                 copy.write_bytes(file.read())
                 look(copy, f"{path.parent.name}/{path.name}: {member.name[:80]}")
-
-
-# --- descriptions ---
-
-
-def _croissant(root: Path, digests: dict[str, str], problems: list[str]) -> None:
-    file = root / CROISSANT
-    if not file.is_file():
-        problems.append(f"{CROISSANT}: is missing; publish again")
-        return
-    try:
-        described = json.loads(file.read_bytes())
-        files = [item for item in described["distribution"] if item["@type"].endswith("FileObject")]
-        listed = {str(item["contentUrl"]): str(item["sha256"]) for item in files}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problems.append(f"{CROISSANT}: describes no files ({type(error).__name__}: {str(error)[:80]}); publish again")
-        return
-    for name, digest in listed.items():
-        path = _inside(root, name)
-        if path is None or not path.is_file():
-            problems.append(f"{CROISSANT}: {name[:80]!r} is not in this folder; publish again")
-        elif (digests.get(name) or sha256(path)) != digest:
-            problems.append(f"{CROISSANT}: the digest of {name} is another; publish again")
-    tables = {path.name for path in root.glob("*.parquet")}
-    if unnamed := sorted(tables - set(listed)):
-        problems.append(f"{CROISSANT}: does not describe {', '.join(unnamed)}; publish again")
-    problems += [f"{CROISSANT}: {text[:300]}; publish again" for text in _mlcroissant(file)]
-
-
-def _mlcroissant(file: Path) -> list[str]:
-    """What MLCommons' own reader finds wrong, where it is installed."""
-    try:
-        import mlcroissant
-    except ImportError:
-        return []
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            issues = mlcroissant.Dataset(jsonld=str(file)).metadata.ctx.issues
-        return sorted(str(issue) for issue in issues.errors)
-    except Exception as error:
-        return [f"mlcroissant cannot read it ({type(error).__name__}: {error})"]
-    finally:
-        logging.disable(level)

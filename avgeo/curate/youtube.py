@@ -20,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from avgeo.curate.addresses import bare_url, url_problem
 from avgeo.curate.candidate import UNKNOWN, Candidate, CurateError
 from avgeo.curate.folder import EXTENSIONS
 from avgeo.curate.licence import normalise
 from avgeo.curate.listings import PAGE, URL, Names, credit, rows, tidy
 from avgeo.curate.location import Location
-from avgeo.curate.polite import DownloadError, Limits, url_problem
+from avgeo.curate.polite import DownloadError, Limits
 from avgeo.curate.sidecar import first, row_location
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -112,7 +113,7 @@ def _place(info: dict[str, Any]) -> tuple[Location, ...]:
 
 
 def _candidate(row: dict[str, str], name: Names, limits: Limits) -> Candidate:
-    url = first(row, (*URL, *PAGE)) or ""
+    url = bare_url(first(row, (*URL, *PAGE)) or "")
     told = credit({key: value for key, value in row.items() if key not in PAGE})
     stated = row_location("yt-dlp", row)
     problem, info = url_problem(url), {}
@@ -131,7 +132,9 @@ def _candidate(row: dict[str, str], name: Names, limits: Limits) -> Candidate:
     key = f"{info.get('extractor_key') or 'video'}:{info['id']}" if info.get("id") else None
     uploader = info.get("channel_id") or info.get("uploader_id") or info.get("uploader")
     site = normalise(info.get("license")) or tidy(info.get("license"))
-    author = ", ".join(part for part in (tidy(info.get("uploader")), tidy(info.get("webpage_url"))) if part)
+    author = ", ".join(
+        part for part in (tidy(info.get("uploader")), tidy(bare_url(str(info.get("webpage_url") or "")))) if part
+    )
     return Candidate(
         name(first(row, ("id", "item", "clip_id")), key, url, "an empty row"),
         None,
