@@ -38,7 +38,7 @@ lint: $(STAMP) ## ruff and basedpyright
 	$(BIN)/basedpyright
 
 unit: $(STAMP) ## the unit tests alone
-	$(BIN)/python -m pytest --ignore=tests/test_house.py --ignore=tests/test_browser.py
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore=tests/test_house.py --ignore=tests/test_browser.py
 
 notebooks: $(STAMP) ## every notebook as it stands, by nbmake
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 notebooks/*.ipynb

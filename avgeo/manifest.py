@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 MANIFEST_COLUMNS = (
     "clip_id", "path", "latitude_deg", "longitude_deg", "recorded_at", "duration_s",
@@ -69,6 +71,13 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     file = Path(path)
     checked = check_manifest(table, str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(checked, file)
+
+
+def write_parquet(table: pd.DataFrame, file: Path) -> None:
+    """Write a table atomically; a column without any value holds texts, so that tables of one kind have one type."""
+    whole = pa.Table.from_pandas(table, preserve_index=False)
+    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in whole.schema]
     partial = file.with_name(file.name + ".partial")
-    checked.to_parquet(partial, index=False)
+    pq.write_table(whole.cast(pa.schema(fields, metadata=whole.schema.metadata)), partial)
     partial.replace(file)

@@ -12,9 +12,9 @@ from avgeo.curate.addresses import bare_url, url_problem
 from avgeo.curate.candidate import Candidate, CurateError
 from avgeo.curate.sidecar import CREDIT, first, table_row
 
-_MOVING = "mp4 m4v mov qt 3gp 3g2 mkv webm avi mpg mpeg ts mts m2ts mxf wmv asf flv ogv insv 360 lrv"
-_SOUND = "mp3 m4a aac wav wave flac ogg oga opus aif aiff aifc wma caf amr mka w64"
-_PHOTO = "jpg jpeg jpe jxl png tif tiff heic heif avif webp gif bmp dng"
+_MOVING = "mp4 m4v mov qt 3gp 3g2 mkv webm avi mpg mpeg ts mts m2ts mxf wmv asf flv ogv insv 360 lrv dv vob mod tod m2v"
+_SOUND = "mp3 m4a aac wav wave flac ogg oga opus aif aiff aifc wma caf amr mka w64 mp2 weba wv ape"
+_PHOTO = "jpg jpeg jpe jxl png tif tiff heic heif avif webp gif bmp dng jp2"
 _LONGEST_TEXT = 500
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of surrogate pairs but those that stand for bytes
 EXTENSIONS = frozenset(f"{_MOVING} {_SOUND} {_PHOTO}".split())

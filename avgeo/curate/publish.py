@@ -30,7 +30,7 @@ from avgeo.curate.coarse import coarsened, scrubbed
 from avgeo.curate.licence import normalise
 from avgeo.curate.shards import SHARD_BYTES, write_shards
 from avgeo.curate.splits import audit_leakage
-from avgeo.manifest import read_manifest, write_manifest
+from avgeo.manifest import read_manifest, write_manifest, write_parquet
 from avgeo.paths import write_text
 from avgeo.profiles import CurateSettings
 
@@ -105,11 +105,11 @@ def publish(
     free = table["licence"].map(redistributable).astype(bool) | redistribute_unknown
     names = write_shards(out, table[free] if shards else table[:0], media, shard_bytes, earlier)
 
-    _write_table(rejects, out / "rejects.parquet")
+    write_parquet(rejects, out / "rejects.parquet")
     tables = ["manifest", "rejects"]
     (out / "places.parquet").unlink(missing_ok=True)
     if places is not None:
-        _write_table(places, out / "places.parquet")
+        write_parquet(places, out / "places.parquet")
         tables.append("places")
     published = {
         "media_copied": len(table) if copy or coarse else 0,
@@ -275,12 +275,6 @@ def _clear(out: Path, earlier: frozenset[str], wanted: set[str], media: Mapping[
 
 
 # --- tables and descriptions ---
-
-
-def _write_table(table: pd.DataFrame, file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
-    table.to_parquet(partial, index=False)
-    partial.replace(file)
 
 
 def credits_of(table: pd.DataFrame) -> str:

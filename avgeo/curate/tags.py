@@ -6,6 +6,7 @@ they are meant: a pair of numbers in a comment is not enough.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from pathlib import Path
@@ -151,8 +152,12 @@ def sound_locations(path: Path) -> tuple[list[Location], str | None]:
     if "Loc Position" in guano:
         location = _place_location("guano", guano["Loc Position"])
         found.append(location or unusable("guano", f"Loc Position {guano['Loc Position'][:40]!r} is not a pair"))
+    from mutagen import MutagenError
+
+    named = None
     try:
-        named = _mutagen_tags(path)
+        with contextlib.suppress(MutagenError):  # it takes every RIFF for WAV, AVI too
+            named = _mutagen_tags(path)
         kind, texts = named if named is not None else ("container", _container_tags(path))
     # A parser of foreign bytes can raise anything; the reason goes into the rejects.
     except Exception as error:
