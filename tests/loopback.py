@@ -37,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
+        if self.close_connection:  # unsaid, the client's next request would race with the closing
+            self.send_header("Connection", "close")
         self.end_headers()
 
     def say(self, status: int, body: bytes, **headers: Any) -> None:
