@@ -106,18 +106,24 @@ def stated_s(container: InputContainer, stream: Any) -> float:
     return container.duration / av.time_base if container.duration and container.duration > 0 else 0.0
 
 
-def decode(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Decoded frames of one stream; damaged packets are skipped and a cut file simply ends."""
-    if not stream.codec_context.is_open:  # after a seek it is, and the type stays
-        stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
-    packets = container.demux(stream)
+def packets(container: InputContainer, *streams: Any) -> Iterator[Any]:
+    """Packets of these streams as they lie in the file, the flushing ones last; a cut file simply ends."""
+    found = container.demux(*streams)
     while True:
         try:
-            packet = next(packets, None)
-        except (AvEOFError, FFmpegError):
-            packet = None
+            packet = next(found, None)
+        except FFmpegError:
+            return
         if packet is None:
-            break
+            return
+        yield packet
+
+
+def decode(container: InputContainer, stream: Any) -> Iterator[Any]:
+    """Decoded frames of one stream; damaged packets are skipped."""
+    if not stream.codec_context.is_open:  # after a seek it is, and the type stays
+        stream.thread_type = "SLICE"  # frame threads would delay the first frame and multiply memory
+    for packet in packets(container, stream):
         try:
             yield from packet.decode()
         except AvEOFError:
@@ -126,20 +132,34 @@ def decode(container: InputContainer, stream: Any) -> Iterator[Any]:
             continue
 
 
-def resampled(frames: Iterator[Any], sample_rate_hz: int) -> Iterator[Float32[np.ndarray, " samples"]]:
+class Resampler:
     """Mono float chunks at the wanted rate. A stream that changes its layout gets a fresh resampler."""
-    resampler, layout = None, None
-    for frame in frames:
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self.sample_rate_hz = sample_rate_hz
+        self._now: tuple[Any, ...] | None = None
+        self._inner: AudioResampler | None = None
+
+    def take(self, frame: Any) -> list[Float32[np.ndarray, " samples"]]:
+        """What `frame` adds to the sound."""
         frame.pts = None  # gaps after damaged packets would be errors to the resampler
-        now = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if now != layout:
-            if resampler is not None:
-                yield from (part.to_ndarray()[0] for part in resampler.resample(None))
-            resampler, layout = AudioResampler(format="flt", layout="mono", rate=sample_rate_hz), now
-        assert resampler is not None
-        yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
-    if resampler is not None:
-        yield from (part.to_ndarray()[0] for part in resampler.resample(None))
+        layout, before = (frame.format.name, frame.layout.name, frame.sample_rate), []
+        if layout != self._now or self._inner is None:
+            before, self._now = self.finish(), layout
+            self._inner = AudioResampler(format="flt", layout="mono", rate=self.sample_rate_hz)
+        return before + [part.to_ndarray()[0] for part in self._inner.resample(frame)]
+
+    def finish(self) -> list[Float32[np.ndarray, " samples"]]:
+        """What is left at the end."""
+        return [] if self._inner is None else [part.to_ndarray()[0] for part in self._inner.resample(None)]
+
+
+def resampled(frames: Iterator[Any], sample_rate_hz: int) -> Iterator[Float32[np.ndarray, " samples"]]:
+    """The sound of `frames`, chunk by chunk."""
+    resampler = Resampler(sample_rate_hz)
+    for frame in frames:
+        yield from resampler.take(frame)
+    yield from resampler.finish()
 
 
 def frames_at(container: InputContainer, stream: Any, targets: np.ndarray) -> Iterator[tuple[Any, float]]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Failed = Callable[[Item, str], Result]
 ENGINES = ("local", "process", "ray")
 MEMORY_BYTES = 6 << 30
 """What one isolated worker may take: a damaged file must not take the machine."""
@@ -48,7 +49,7 @@ def map_items(
     description: str = "",
     unit: str = "item",
     sizes: Sequence[int] | None = None,
-    failed: Callable[[Item, str], Result] | None = None,
+    failed: Failed[Item, Result] | None = None,
     time_limit_s: float | None = None,
 ) -> Iterator[Result]:
     """`function(item)` for every item, lazily and in order, with a progress bar.
@@ -65,54 +66,50 @@ def map_items(
     workers = workers or default_workers()
     counts = [1] * len(items) if sizes is None else sizes
     chunk = max(1, min(16, len(items) // (4 * workers))) if sizes is None else 1
-    if failed is not None and engine != "local":
-        isolate = _isolated_by_ray if engine == "ray" else _isolated
-        results = isolate(function, items, workers, failed, time_limit_s)
+    if engine == "ray":
+        results = _by_ray(function, items, workers, failed, time_limit_s)
+    elif engine == "process" and failed is not None:
+        results = _isolated(function, items, workers, failed, time_limit_s)
+    elif engine == "local" or workers == 1 or len(items) < 2:
+        results = map(function, items)
     else:
-        results = _results(function, items, engine, workers, chunk)
+        results = _pooled(function, items, workers, chunk)
     with tqdm(total=sum(counts), desc=description, unit=unit, disable=None) as bar:
         for result, count in zip(results, counts, strict=True):
             bar.update(count)
             yield result
 
 
-def _results(
-    function: Callable[[Item], Result], items: Sequence[Item], engine: str, workers: int, chunk: int
-) -> Iterator[Result]:
-    if engine == "ray":
-        yield from _ray_results(function, items, workers)
-    elif engine == "local" or workers == 1 or len(items) < 2:
-        yield from map(function, items)
-    else:
-        # spawn, not fork: torch and PyAV hold threads and locks that a forked child would inherit half-way
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            try:
-                yield from pool.map(function, items, chunksize=chunk)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+def _pooled(function: Callable[[Item], Result], items: Sequence[Item], workers: int, chunk: int) -> Iterator[Result]:
+    # spawn, not fork: torch and PyAV hold threads and locks that a forked child would inherit half-way
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(function, items, chunksize=chunk)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _isolated(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int,
-    failed: Callable[[Item, str], Result],
-    time_limit_s: float | None,
+    failed: Failed[Item, Result],
+    limit_s: float | None,
 ) -> Iterator[Result]:
-    """Like `_results` on processes, each of which may be lost."""
+    """On processes, each of which may be lost."""
     from pebble import ProcessExpired, ProcessPool
 
     context: Any = multiprocessing.get_context("spawn")
     with ProcessPool(workers, context=context, initializer=_start_isolated_worker) as pool:
         try:
-            results = pool.map(function, items, timeout=time_limit_s).result()
+            results = pool.map(function, items, timeout=limit_s).result()
             for item in items:
                 try:
                     yield next(results)
                 except TimeoutError:
-                    yield failed(item, f"takes longer than {time_limit_s:g} s")
+                    yield failed(item, f"takes longer than {limit_s:g} s")
                 except ProcessExpired as error:
                     yield failed(item, f"ended its process ({_ending(error.exitcode)})")
         finally:
@@ -149,35 +146,31 @@ def _follow_parent() -> None:
         os._exit(1)  # an orphan would go on writing the files that the next run writes too
 
 
-def _ray_results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    ray = _ray(workers)
-    remote = ray.remote(_plain(function))
-    pending = [remote.remote(item) for item in items]
-    for reference in pending:
-        yield ray.get(reference)
-
-
-def _isolated_by_ray(
+def _by_ray(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int,
-    failed: Callable[[Item, str], Result],
-    time_limit_s: float | None,
+    failed: Failed[Item, Result] | None,
+    limit_s: float | None,
 ) -> Iterator[Result]:
-    """Like `_ray_results`; few tasks wait at a time, so that a limit counts from about when a task begins."""
+    """On Ray. Few tasks wait at a time, so that a limit counts from about when a task begins."""
     ray = _ray(workers)
-    remote = ray.remote(_plain(function)).options(max_retries=0)
+    slow, lost = ray.exceptions.GetTimeoutError, (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+    remote = ray.remote(_plain(function)).options(max_retries=0 if failed else 3)  # 3: Ray's default
     ahead = 4 * workers
     pending = deque(remote.remote(item) for item in items[:ahead])
     for number, item in enumerate(items):
         reference = pending.popleft()
         try:
-            result = ray.get(reference, timeout=None if time_limit_s is None else 2 * time_limit_s)
-        except ray.exceptions.GetTimeoutError:
-            ray.cancel(reference, force=True)
-            result = failed(item, f"takes longer than {time_limit_s:g} s")
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-            result = failed(item, f"ended its process ({type(error).__name__})")
+            result = ray.get(reference, timeout=None if limit_s is None else 2 * limit_s)
+        except (slow, *lost) as error:
+            if failed is None:
+                raise
+            if isinstance(error, slow):
+                ray.cancel(reference, force=True)
+                result = failed(item, f"takes longer than {limit_s:g} s")
+            else:
+                result = failed(item, f"ended its process ({type(error).__name__})")
         if number + ahead < len(items):
             pending.append(remote.remote(items[number + ahead]))
         yield result

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from avgeo.clips import write_clip
-from avgeo.curate import CurateError, CurateReport, curate, gates, journal, sources
+from avgeo.curate import CurateError, CurateReport, curate, gates, journal, signals, sources
 from avgeo.manifest import read_manifest
 from avgeo.profiles import CurateSettings
 
@@ -248,6 +248,21 @@ def test_what_failed_in_passing_is_tried_again(mixed: Path, tmp_path: Path, monk
     monkeypatch.setattr(journal, "examine", real)
     curated(mixed, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "I/O error"), signals.TooSlowError("takes longer than 1 s")]
+)
+def test_what_stops_the_decoder_may_be_the_machine(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def stopped(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gates, "read_signals", stopped)
+    assert curated(mixed, tmp_path / "out").by_gate["readable"] > 3
+    monkeypatch.undo()
+    assert curated(mixed, tmp_path / "out").kept == sum(gate is None for gate in EXPECTED_GATES.values())
 
 
 def test_an_extra_that_is_installed_later_measures_what_was_skipped(

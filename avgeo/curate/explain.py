@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from avgeo.curate.candidate import Candidate, CurateError
-from avgeo.curate.gates import GATES, examine
+from avgeo.curate.gates import GATES, OF_THE_CORPUS, examine
 from avgeo.curate.sources import candidate_of
 from avgeo.profiles import CurateSettings
-
-_OF_THE_CORPUS = ("download", "duplicate", "surplus", "leak")
 
 
 def explain(clip: Path | str | Candidate, settings: CurateSettings | None = None) -> list[dict[str, Any]]:
@@ -30,7 +28,7 @@ def explain(clip: Path | str | Candidate, settings: CurateSettings | None = None
     values = asdict(settings)
     rows = []
     for name, gate in GATES.items():
-        if name in _OF_THE_CORPUS:
+        if name == "download" or name in OF_THE_CORPUS:  # a file that is here, and alone
             continue
         verdicts = [verdict for verdict in found.verdicts if verdict.gate == name]
         row: dict[str, Any] = {"gate": name, "verdict": "not reached", "measured": {}, "why": ""}

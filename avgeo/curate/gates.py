@@ -18,7 +18,7 @@ from avgeo.curate.coordinates import coordinates
 from avgeo.curate.licence import licence
 from avgeo.curate.location import Location
 from avgeo.curate.metadata import read_locations
-from avgeo.curate.signals import Signals, missing, read_signals
+from avgeo.curate.signals import Signals, TooSlowError, missing, read_signals
 from avgeo.curate.verdict import Verdict
 from avgeo.profiles import CurateSettings
 
@@ -71,6 +71,8 @@ GATES = {
     ),
     "leak": Gate("Would it carry something from one split into another?", ("test_fraction", "val_fraction")),
 }
+OF_THE_CORPUS = ("duplicate", "surplus", "leak")
+"""The gates that need all items, and that no examination of one can judge."""
 
 
 def short(error: Exception, path: Path) -> str:
@@ -116,7 +118,9 @@ def readable(path: Path, settings: CurateSettings) -> tuple[Verdict, MediaInfo |
         return oversize, None
     try:
         info = probe(path)
-    except (ClipError, OSError) as error:
+    except (OSError, MemoryError):  # the machine's fault, not the file's: `examine` tells
+        raise
+    except ClipError as error:
         return Verdict("readable", reason=short(error, path)), None
     except Exception as error:  # FFmpeg's own complaints about damaged headers
         return Verdict("readable", reason=f"cannot be read: {type(error).__name__}: {short(error, path)}"), None
@@ -146,7 +150,9 @@ def decoded(path: Path, info: MediaInfo, settings: CurateSettings) -> tuple[Verd
     try:
         signals = read_signals(path, info, settings.examine_s, settings.time_limit_s)
         lacks = missing(path, signals, settings.examine_s, settings.min_decoded)
-    except (ClipError, OSError) as error:
+    except (TooSlowError, OSError, MemoryError):
+        raise
+    except ClipError as error:
         return Verdict("readable", {"kind": info.kind}, short(error, path)), None
     except Exception as error:  # FFmpeg's own complaints about damaged streams
         reason = f"does not decode: {type(error).__name__}: {short(error, path)}"
@@ -224,14 +230,19 @@ def examine(candidate: Candidate, settings: CurateSettings, everything: bool = F
                 found.pictures = fingerprint.picture_hashes(signals)
                 found.sound = fingerprint.sound_fingerprint(signals)
                 found.sha256 = sha256(candidate.path) if candidate.path is not None else None
-    except OSError as error:
-        found.verdicts.append(Verdict("readable", reason=f"cannot be opened: {error.strerror or error}"))
+    except (TooSlowError, OSError, MemoryError) as error:
+        found.verdicts.append(Verdict("readable", reason=_in_passing(error, candidate.path)))
         found.in_passing = True
-    except MemoryError:
-        found.verdicts.append(Verdict("readable", reason="needs more memory than one item may have"))
-        found.in_passing = True
-    found.in_passing |= any((verdict.reason or "").startswith("takes longer than") for verdict in found.verdicts)
     return found
+
+
+def _in_passing(error: Exception, path: Path | None) -> str:
+    """What kept an item from being examined here and now."""
+    if isinstance(error, MemoryError):
+        return "needs more memory than one item may have"
+    if isinstance(error, OSError):
+        return f"cannot be opened: {error.strerror or error}"
+    return short(error, path) if path is not None else str(error)
 
 
 def _before_decoding(

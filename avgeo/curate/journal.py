@@ -15,18 +15,14 @@ from typing import Any
 
 from avgeo.artifacts import code_hash
 from avgeo.curate.candidate import Candidate
-from avgeo.curate.gates import Examined, examine
+from avgeo.curate.gates import GATES, OF_THE_CORPUS, Examined, examine
 from avgeo.curate.sidecar import sidecars
 from avgeo.curate.verdict import Verdict
 from avgeo.engine import map_items
 from avgeo.profiles import CurateSettings
 
-# what does not change the examination of one item: how copies are told, and the benchmark's shape
-_CORPUS_ONLY = (
-    "duplicate_picture_bits", "duplicate_picture_share", "duplicate_sound_share", "place_radius_km", "separation_km",
-    "places", "clips_per_place", "max_country_share", "max_uploader_share", "coarsen_km", "test_fraction",
-    "val_fraction",
-)  # fmt: skip
+_LATER = frozenset(name for gate in ("privacy", *OF_THE_CORPUS) for name in GATES[gate].thresholds)
+"""Settings that do not change the examination of one item: how copies are told, and the benchmark's shape."""
 _LIBRARIES = (
     "av", "exifread", "gpxpy", "imagehash", "mutagen", "numpy", "onnxruntime", "opencv-python-headless", "pillow",
     "scipy", "silero-vad",
@@ -89,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 def _keys(items: Sequence[Candidate], settings: CurateSettings) -> list[str]:
     """Each item's identity: its file, what lies beside it, what its source says, the thresholds and the code."""
-    judged_by = {name: value for name, value in asdict(settings).items() if name not in _CORPUS_ONLY}
+    judged_by = {name: value for name, value in asdict(settings).items() if name not in _LATER}
     common = json.dumps([judged_by, code_hash("curate", "clips", "decode", "world"), _versions()])
     keys = []
     for item in items:

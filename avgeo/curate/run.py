@@ -143,6 +143,10 @@ def curate(
     leakage.check(settings)
     choice = outcome(placed, table["clip_id"], settings, choice)
 
+    in_split = {name: int((table["split"] == name).sum()) for name in SPLITS}
+    for name, count in in_split.items():
+        if len(table) and not count and getattr(settings, f"{name}_fraction", 1):
+            remarks.append(f"no clip is in {name}: whole places are drawn, and there are few")
     rejected = rejects.table(items)
     counts = Counter(rejected["gate"])
     by_gate = {gate: counts[gate] for gate in GATES if counts[gate]}
@@ -156,7 +160,7 @@ def curate(
         "rejected": len(rejected),
         "by_gate": by_gate,
         "places": int(table["place_id"].nunique()),
-        "splits": {name: int((table["split"] == name).sum()) for name in SPLITS},
+        "splits": in_split,
         "not_measured": not_measured,
         "benchmark": choice.summary,
         "leakage": leakage.summary(),
@@ -167,9 +171,6 @@ def curate(
         places=choice.places, copy=copy, shards=shards, redistribute_unknown=redistribute_unknown,
     )  # fmt: skip
     notes = [*remarks, *choice.summary["notes"]]
-    for name, count in summary["splits"].items():
-        if len(table) and not count and getattr(settings, f"{name}_fraction", 1):
-            notes.append(f"no clip is in {name}: whole places are drawn, and there are only {summary['places']}")
     if published["withheld_from_shards"]:
         notes.append(f"{published['withheld_from_shards']} clips without a free licence are in no shard")
     if settings.coarsen_km:

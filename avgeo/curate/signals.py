@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 from jaxtyping import Float32, Float64, UInt8
 
 from avgeo.clips import ClipError, MediaInfo
 from avgeo.curate.sound import ClipCounter
-from avgeo.decode import audio_stream, end_s, open_media, stated_s, time_s, upright, video_stream
+from avgeo.decode import (
+    Resampler,
+    audio_stream,
+    end_s,
+    open_media,
+    packets,
+    stated_s,
+    time_s,
+    upright,
+    video_stream,
+)
 
 RATE_HZ = 16_000
 LONGEST_SIDE_PX = 480
 FEWEST_FRAMES, MOST_FRAMES, FRAMES_PER_S = 8, 64, 1.5
 _SOUND_BATCH_S = 1.0
 _LENIENT_S = 0.1  # a last frame without a duration, an encoder's padding
+
+
+class TooSlowError(ClipError):
+    """A file that was not examined in time, perhaps for the machine's sake."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Signals:
 def read_signals(path: Path, info: MediaInfo, examine_s: float, time_limit_s: float) -> Signals:
     """Decode `path`, of which `probe` said `info`, from its start for at most `examine_s` seconds of its time.
 
-    Raises `ClipError` when that takes longer than `time_limit_s` or when nothing decodes.
+    Raises `TooSlowError` when that takes longer than `time_limit_s`, `ClipError` when nothing decodes.
     """
     deadline = time.monotonic() + time_limit_s
     with open_media(path) as container:
@@ -70,9 +82,9 @@ def read_signals(path: Path, info: MediaInfo, examine_s: float, time_limit_s: fl
         if audio is not None:
             sound = takers[audio.index] = _Sound(audio, examine_s)
         damaged = 0
-        for packet in _packets(container, [stream for stream in (video, audio) if stream is not None]):
+        for packet in packets(container, *(stream for stream in (video, audio) if stream is not None)):
             if time.monotonic() > deadline:
-                raise ClipError(
+                raise TooSlowError(
                     f"{path}: takes longer than {time_limit_s:g} s to examine; cut it or raise time_limit_s"
                 )
             taker = takers[packet.stream.index]
@@ -106,18 +118,6 @@ def read_signals(path: Path, info: MediaInfo, examine_s: float, time_limit_s: fl
         picture_stated_s=picture_stated_s,
         container=name,
     )
-
-
-def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
-    packets = container.demux(streams)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            return
-        if packet is None:
-            return
-        yield packet
 
 
 class _Picture:
@@ -170,8 +170,7 @@ class _Sound:
     """Takes sound as it decodes: mono at 16 kHz for the gates, and the flat tops at the file's own rate."""
 
     def __init__(self, stream: Any, examine_s: float) -> None:
-        self.resampler = AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
-        self.layout: tuple[Any, ...] | None = None
+        self.resampler = Resampler(RATE_HZ)
         self.clips = ClipCounter()
         self.limit_s = examine_s
         self.chunks: list[np.ndarray] = []
@@ -183,25 +182,16 @@ class _Sound:
     def take(self, frame: Any) -> None:
         if self.done or not frame.samples:
             return
-        layout = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if layout != self.layout:
-            self._flush()
-            self.resampler, self.layout = AudioResampler(format="flt", layout="mono", rate=RATE_HZ), layout
         self.raw.append(_native(frame))
         self.raw_count += frame.samples
         if self.raw_count >= _SOUND_BATCH_S * frame.sample_rate:
             self._count()
-        frame.pts = None  # gaps after damaged packets would be errors to the resampler
-        self.chunks += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
+        self.chunks += self.resampler.take(frame)
         self.end_s += frame.samples / frame.sample_rate
         self.done = self.end_s >= self.limit_s
 
     def finish(self) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
-        if self.layout is not None:
-            self.chunks += [part.to_ndarray()[0] for part in self.resampler.resample(None)]
+        self.chunks += self.resampler.finish()
         self._count()
 
     def _count(self) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from avgeo.world import audible, visible  # they declare the cues
 from avgeo.world.cues import CUES, NONE, Cue, cue_tables, sample_cues
-from avgeo.world.geography import WorldError, coast_km, countries, country_at, natural_earth
+from avgeo.world.geography import (
+    EARTH_RADIUS_KM,
+    WorldError,
+    coast_km,
+    countries,
+    country_at,
+    natural_earth,
+    unit_vectors,
+)
 from avgeo.world.moment import Moment, sample_moment, sun_position
 from avgeo.world.places import build_places, build_pool
 from avgeo.world.posterior import Likelihood, observed
@@ -13,6 +21,7 @@ from avgeo.world.soundscape import stem_of
 
 __all__ = [
     "CUES",
+    "EARTH_RADIUS_KM",
     "NONE",
     "Cue",
     "Likelihood",
@@ -32,5 +41,6 @@ __all__ = [
     "simulate",
     "stem_of",
     "sun_position",
+    "unit_vectors",
     "visible",
 ]
