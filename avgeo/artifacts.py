@@ -25,6 +25,7 @@ from typing import Any
 from avgeo.paths import cache_dir, data_dir, repository, write_text
 
 CARD = "card.json"
+_CODE = (".py", ".html", ".css", ".js")
 _VERSIONED = ("torch", "transformers", "trl", "peft", "numpy", "av")
 
 
@@ -51,7 +52,9 @@ def code_hash(*names: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(names):
         target = package.joinpath(*name.split("/"))
-        files = sorted(target.glob("*.py")) if target.is_dir() else [target.with_suffix(".py")]
+        files = [target.with_suffix(".py")]
+        if target.is_dir():  # pages and their scripts are code, too
+            files = sorted(file for file in target.iterdir() if file.suffix in _CODE)
         for file in files:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The command line: `avgeo simulate | curate | verify | atoms | train | evaluate | locate | book | doctor`.
+"""The command line: `avgeo simulate | curate | verify | embed | atoms | train | evaluate | locate | book | doctor`.
 
 Errors that a user can cure are one line on stderr and exit status 2; anything else is a bug and keeps its traceback.
 """
@@ -61,9 +61,14 @@ def _writable(*paths: Path | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     """Write a result whole or not at all, and say where it is."""
-    write_text(path, text)
+    if isinstance(content, str):
+        write_text(path, content)
+    else:
+        draft = path.with_name(path.name + ".partial")
+        draft.write_bytes(content)
+        draft.replace(path)
     _say(f"wrote {path}")
 
 
@@ -174,23 +179,72 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of `avgeo curate`
 
 
 @app.command()
+def embed(
+    manifest: Annotated[Path, typer.Argument(help="manifest.parquet, or the folder of `avgeo curate` or `simulate`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards of features and their index.")],
+    encoder: Annotated[
+        str, typer.Option(help="log-mel, birdnet, or hf: and a hub id or folder, e.g. hf:laion/clap-htsat-unfused.")
+    ] = "log-mel",
+    engine: Annotated[str, typer.Option(help="local, process or ray: where clips are embedded.")] = "process",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores, or one per GPU.")] = None,
+    profile: ProfileOption = "smoke",
+) -> None:
+    """Turn every clip of a corpus into frames of sound and thumbnails, in safetensors shards. Resumes."""
+    from avgeo.manifest import read_manifest
+    from avgeo.perceive.embedding import embed_corpus
+    from avgeo.profiles import get_profile
+
+    table, settings = read_manifest(manifest), get_profile(profile).atoms
+    root = manifest if manifest.is_dir() else manifest.parent
+    corpus = embed_corpus(table, root, settings, out, encoder=encoder, engine=engine, workers=workers)
+    done, failed, card = corpus.index, corpus.failed, corpus.card
+    typer.echo(
+        f"embedded {len(done)} of {len(table)} clips with {encoder}: {done['count'].sum()} frames of {card['dim']}, "
+        f"one per {card['frame_s']:g} s; index: {out / 'index.parquet'}"
+    )
+    if len(failed):
+        first = failed.iloc[0]
+        typer.echo(f"  failed: {len(failed)}, first {first['clip_id']}: {first['reason']}")
+        typer.echo(f"  reasons: {out / 'failed.parquet'}")
+    if not len(done):
+        _say(f"error: nothing of {manifest} could be embedded")
+        raise typer.Exit(1)
+
+
+@app.command()
 def atoms(
     file: Annotated[Path, typer.Argument(help="A video or audio file.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the atoms here.")] = None,
+    png_out: Annotated[Path | None, typer.Option("--png", help="Draw them on the clip's spectrogram, here.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the strongest.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0.5, help="Seconds of the clip to hear; default: all.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of `avgeo train --out`.")] = None,
     profile: ProfileOption = "smoke",
     seed: SeedOption = 0,
 ) -> None:
-    """List the acoustic atoms of a clip: name, start, end, strength."""
-    _probe(file)
-    _writable(json_out)
+    """List the acoustic atoms of a clip, strongest first: start, end, strength, name."""
+    if not _probe(file).has_audio:
+        from avgeo.clips import ClipError
+
+        raise ClipError(f"{file}: has no sound; give a clip with sound")
+    _writable(json_out, png_out)
     from avgeo.locate import LocateModel, hear
 
-    found = hear(file, _model(LocateModel, model, profile, seed))
+    system = _model(LocateModel, model, profile, seed)
+    found = hear(file, system, max_s=max_seconds)[:limit]
     for atom in found:
         typer.echo(f"{atom.start_s:7.2f}-{atom.end_s:6.2f} s  {atom.strength:8.2f}  {atom.name}")
+    if not found:
+        _say(f"note: no atom sounds in {file}")
     if json_out is not None:
         _write(json_out, json.dumps([atom.as_dict() for atom in found], indent=1) + "\n")
+    if png_out is not None:
+        from avgeo.hearing import draw_heard
+        from avgeo.plots.style import png
+
+        _write(png_out, png(draw_heard(file, found, system.atoms, max_s=max_seconds)[0]))
 
 
 @app.command()
@@ -271,13 +325,13 @@ def locate(
         _write(html_out, write_report(file, found, max_s=max_seconds))
 
 
-def _probe(file: Path) -> None:
-    """Tell of a bad file at once, before torch and the model are loaded."""
+def _probe(file: Path) -> Any:
+    """What the file holds; tells of a bad one at once, before torch and the model are loaded."""
     from avgeo.clips import ClipError, probe
 
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(file)):
         raise ClipError(f"{file}: is an address, not a file; download it and give the file")
-    probe(file)
+    return probe(file)
 
 
 def _print_located(found: Any) -> None:

@@ -23,7 +23,7 @@ from avgeo.artifacts import NotBuiltError
 from avgeo.clips import ClipError, MediaInfo, probe
 from avgeo.curate import read_location
 from avgeo.flow import Condition, SphereFlow, point_estimate, summarize
-from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, encode_clips, sight_of, sound_of
+from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, sight_of, sound_of
 from avgeo.profiles import AtomSettings, get_profile
 from avgeo.reason import Reasoner, load_reasoner
 from avgeo.sphere import distance_km, from_degrees, to_degrees
@@ -194,7 +194,7 @@ def locate(
     model = model or LocateModel.trained_here()
     settings = model.atoms.settings
     embedded = _perceive(path, info, settings, sight_only, max_s)
-    codes = None if embedded.patches is None else encode_clips(model.atoms.sae, embedded.patches[None])[0]
+    codes = None if embedded.patches is None else model.atoms.encode(embedded.patches[None])[0]
     atoms = [] if codes is None else model.atoms.events(codes)
     answer, proposal = _ask(model, codes, embedded)
     condition = _condition(model, codes, embedded, proposal)
@@ -240,11 +240,13 @@ def usable(path: str | Path, *, sight_only: bool = False) -> MediaInfo:
     return info
 
 
-def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float = MAX_SECONDS) -> list[Atom]:
-    """The acoustic atoms of a clip, strongest first; raises `ClipError` when it has no sound."""
+def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float | None = None) -> list[Atom]:
+    """The acoustic atoms of a clip, or of its first `max_s` seconds, strongest first; `ClipError` without a sound."""
     model = model or LocateModel.trained_here()
     heard = sound_of(Path(path), model.atoms.settings, max_s)
-    return model.atoms.events(encode_clips(model.atoms.sae, heard[None])[0])
+    if not heard.any():
+        raise ClipError(f"{path}: its sound is digital silence; give a clip with sound")
+    return model.atoms.events(model.atoms.encode(heard[None])[0])
 
 
 def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: bool, max_s: float) -> Embedded:

@@ -19,29 +19,25 @@ import pandas as pd
 import torch
 
 from avgeo.artifacts import Artifact, build
-from avgeo.clips import read_audio
+from avgeo.atlas import write_atlas
 from avgeo.engine import default_workers
 from avgeo.evaluate import best_constant, kernel_density
 from avgeo.flow import Condition, SphereFlow, point_estimate, train_flow
 from avgeo.manifest import read_manifest
 from avgeo.perceive import (
-    SAMPLE_RATE_HZ,
     AtomModel,
     Features,
-    SaeConfig,
     SightModel,
-    SparseAutoencoder,
+    compared,
     embed_corpus,
-    encode_clips,
-    mix_waveforms,
-    name_atoms,
+    fit_atoms,
+    named,
     patch_seconds,
-    score_atoms,
     source_activity,
     spoken,
-    train_sae,
     train_sights,
     visible_sources,
+    waveform_mixtures,
 )
 from avgeo.profiles import Profile
 from avgeo.reason import load_reasoner, train_reasoner
@@ -96,7 +92,8 @@ class Pipeline:
         """Log-mel patches and thumbnails of every clip."""
         return build(
             "features", self._make_features, settings=self.profile.atoms, seed=self.seed,
-            inputs={"world": self.world}, code=("clips", "decode", "perceive/encoders"), only_find=self.only_find,
+            inputs={"world": self.world}, code=("clips", "decode", "perceive/encoders", "perceive/embedding"),
+            only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property
@@ -124,6 +121,16 @@ class Pipeline:
             "atom_scores", self._make_atom_scores, seed=self.seed,
             settings={"atoms": asdict(self.profile.atoms), "evaluate": asdict(self.profile.evaluate)},
             inputs={"atoms": self.atoms}, code=("perceive", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def atlas(self) -> Artifact:
+        """A static page of every atom, by validation clips: `index.html`, and `summary.json`."""
+        return build(
+            "atlas", self._make_atlas, settings=self.profile.atoms, seed=self.seed,
+            inputs={"world": self.world, "features": self.features, "atoms": self.atoms},
+            code=("atlas", "clips", "decode", "perceive", "pipeline"),
+            tables=("natural_earth/shapefiles/natural_earth/physical/ne_110m_land.shp",), only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property
@@ -203,7 +210,7 @@ class Pipeline:
     @cached_property
     def codes(self) -> np.ndarray:
         """Codes (clips, time, atoms) of every clip."""
-        return encode_clips(self.atom_model.sae, self.embedded.patches)
+        return self.atom_model.encode(self.embedded.patches)
 
     @cached_property
     def examples(self) -> pd.DataFrame:
@@ -259,24 +266,26 @@ class Pipeline:
         simulate(self.profile.world, self.seed, out, workers=default_workers())
 
     def _make_features(self, out: Path) -> None:
-        embed_corpus(self.manifest, self.world.path, self.profile.atoms).save(out)
+        embed_corpus(self.manifest, self.world.path, self.profile.atoms, out, complete=True)
 
     def _make_atoms(self, out: Path) -> None:
         settings = self.profile.atoms
         train, held_out = self.rows_of("train"), self.rows_of("val")
-        x = torch.from_numpy(self.embedded.patches[train].astype(np.float32)).flatten(0, 1)
         some = np.random.default_rng(self.seed).permutation(train)[: settings.mixtures]
-        sounds = [read_audio(self.world.path / path, SAMPLE_RATE_HZ) for path in self.manifest["path"].iloc[some]]
-        shortest = min(map(len, sounds))
-        audio = torch.from_numpy(np.stack([sound[:shortest] for sound in sounds]))
-        mixtures = mix_waveforms(audio, settings.mixtures, settings, self.seed)
-        sae, history = train_sae(x, settings, self.seed, mixtures=mixtures)
-        codes = encode_clips(sae, self.embedded.patches[held_out])
-        clips = self.manifest["clip_id"].iloc[held_out].tolist()
-        sources, active = source_activity(self.truth, clips, codes.shape[1], patch_seconds(settings))
-        table = name_atoms(codes, np.asarray(active.any(axis=1)), sources, settings.name_auroc)
-        AtomModel(sae, table, settings).save(out)
+        mixtures = waveform_mixtures(
+            [self.world.path / path for path in self.manifest["path"].iloc[some]], settings, self.seed
+        )
+        sae, history = fit_atoms(self.embedded.patches[train], mixtures, settings, self.seed)
+        sources, labelled = self._labelled(held_out)
+        named(sae, labelled, sources, settings).save(out)
         history.to_parquet(out / "history.parquet")
+
+    def _labelled(self, rows: np.ndarray) -> tuple[list[str], tuple[np.ndarray, np.ndarray]]:
+        """All audible sources, and these clips' patches with what sounds in each."""
+        patches = self.embedded.patches[rows]
+        clips = self.manifest["clip_id"].iloc[rows].tolist()
+        sources, active = source_activity(self.truth, clips, patches.shape[1], patch_seconds(self.profile.atoms))
+        return sources, (patches, active)
 
     def _make_sights(self, out: Path) -> None:
         rows = self.rows_of("train")
@@ -286,33 +295,24 @@ class Pipeline:
         history.to_parquet(out / "history.parquet")
 
     def _make_atom_scores(self, out: Path) -> None:
-        settings = self.profile.atoms
-        ours = self.atom_model.sae
-        plain = SaeConfig(ours.config.dim, settings.atoms, stages=1, experts=1, active=settings.active)
-        train = self.rows_of("train")
-        x = torch.from_numpy(self.embedded.patches[train].astype(np.float32)).flatten(0, 1)
-        untrained = SparseAutoencoder(plain, self.seed)
-        untrained.fit_scaling(x)
-        models = {
-            "ours": ours,
-            "TopK": train_sae(x, settings, self.seed, config=plain)[0],
-            "untrained": untrained,
-        }
-        held_out = self.rows_of("val", "test")
-        clips = self.manifest["clip_id"].iloc[held_out].tolist()
-        _, active = source_activity(self.truth, clips, self.embedded.patches.shape[1], patch_seconds(settings))
-        split = self.manifest["split"].iloc[held_out].to_numpy()
-        parts = {
-            name: (self.embedded.patches[held_out][split == name], active[split == name]) for name in ("val", "test")
-        }
-        places = self.manifest["place_id"].iloc[held_out][split == "test"].tolist()
-        rows = [
-            score_atoms(
-                model, parts["val"], parts["test"], places, bootstrap=self.profile.evaluate.bootstrap, seed=self.seed
-            ).assign(row=name)
-            for name, model in models.items()
-        ]
-        pd.concat(rows, ignore_index=True).to_parquet(out / "scores.parquet")
+        test = self.rows_of("test")
+        compared(
+            self.atom_model.sae, self.embedded.patches[self.rows_of("train")],
+            (self._labelled(self.rows_of("val"))[1], self._labelled(test)[1]),
+            self.manifest["place_id"].iloc[test].tolist(), self.profile.atoms,
+            bootstrap=self.profile.evaluate.bootstrap, seed=self.seed,
+        ).to_parquet(out / "scores.parquet")  # fmt: skip
+
+    def _make_atlas(self, out: Path) -> None:
+        rows = self.rows_of("val")
+        about = self.places[["place_id", "name", "country"]].rename(columns={"name": "place"})
+        clips = self.manifest.iloc[rows].merge(about, on="place_id", how="left")
+        summary = write_atlas(
+            out, self.atom_model, self.codes[rows], clips, root=self.world.path, seed=self.seed,
+            title=f"Atlas of acoustic atoms: AVG-Sim, {self.profile.name}, seed {self.seed}",
+            evidence="AVG-Sim (simulated), validation places",
+        )  # fmt: skip
+        (out / "summary.json").write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
 
     def _make_reasoner(self, out: Path) -> None:
         rows = self.rows_of("train")

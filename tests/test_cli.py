@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfiles
 from PIL import Image
 from tiny import TINY, pictures, silent_video, tiny
 
@@ -21,7 +22,7 @@ from avgeo import cli, doctor, profiles
 from avgeo.clips import write_clip
 
 RATE = 16_000
-COMMANDS = ("simulate", "curate", "verify", "atoms", "train", "evaluate", "locate", "book", "doctor")
+COMMANDS = ("simulate", "curate", "verify", "embed", "atoms", "train", "evaluate", "locate", "book", "doctor")
 
 
 @pytest.fixture
@@ -302,6 +303,90 @@ def test_atoms_lists_and_writes_what_is_heard(avgeo, media, tmp_path):
     atoms = json.loads((tmp_path / "a.json").read_text())
     assert status == 0 and atoms and len(out.splitlines()) == len(atoms)
     assert {"name", "start_s", "end_s", "strength"} <= set(atoms[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [
+        ("a.wav", "pcm_s16le", 8000, "stereo"),
+        ("b.wav", "pcm_s24le", 96_000, "stereo"),
+        ("c.flac", "flac", 96_000, "mono"),
+        ("d.mp3", "libmp3lame", 44_100, "stereo"),
+        ("e.ogg", "libopus", 48_000, "stereo"),
+        ("f.m4a", "aac", 44_100, "stereo"),
+        ("g.mov", "aac", 22_050, "mono"),
+        ("h.webm", "libopus", 48_000, "mono"),
+    ],
+)
+def test_atoms_of_any_kind_of_file(avgeo, tmp_path, name, codec, rate, layout):
+    """Two seconds of noise, one of near silence, one of noise: the pause is told from the noise in every format."""
+    time = np.arange(4 * rate) / rate
+    audio = np.random.default_rng(0).normal(0, 0.1, len(time)) * np.where((time >= 2) & (time < 3), 1e-3, 1)
+    soundfiles.write(tmp_path / name, audio.astype(np.float32), rate, codec, layout)
+    status, _, err = avgeo("atoms", tmp_path / name, "--model", tiny().model, "--json", tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert status == 0 and found and err == f"avgeo: wrote {tmp_path / 'a.json'}\n"
+    assert all(0 <= atom["start_s"] < atom["end_s"] <= 4.01 and atom["strength"] > 0 for atom in found)
+    # atoms begin and end everywhere in noise, but nowhere so many as where it stops and where it begins again
+    edges = np.array([atom[side] for atom in found for side in ("start_s", "end_s")])
+    changes = np.histogram(edges, np.arange(1, 25) * 0.16 - 0.08)[0]
+    two, three = changes[10:13].sum(), changes[16:19].sum()
+    assert min(two, three) > 3 * np.median(changes)
+
+
+def test_atoms_are_limited_drawn_and_nameless_where_they_have_no_name(avgeo, media, tmp_path):
+    clip, options = media / "good clip ünï.mp4", ("--model", tiny().model)
+    whole = avgeo("atoms", clip, *options)[1].splitlines()
+    assert len(whole) > 2 and any(line.split()[-2] == "atom" and line.split()[-1].isdigit() for line in whole)
+    strengths = [float(line.split()[line.split().index("s") + 1]) for line in whole]
+    assert strengths == sorted(strengths, reverse=True)
+    status, out, err = avgeo("atoms", clip, *options, "--limit", 2, "--png", tmp_path / "new" / "a.png")
+    assert status == 0 and out.splitlines() == whole[:2] and err == f"avgeo: wrote {tmp_path / 'new' / 'a.png'}\n"
+    with Image.open(tmp_path / "new" / "a.png") as picture:
+        assert picture.width > 800 and len(set(picture.convert("L").resize((64, 64)).tobytes())) > 20
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+    short = avgeo("atoms", clip, *options, "--max-seconds", 0.5)[1].splitlines()
+    assert short and max(float(line.split("-")[1].split()[0]) for line in short) <= 0.5
+    one_line(avgeo("atoms", clip, *options, "--png", tmp_path), "Is a directory")
+
+
+def test_all_of_a_long_file_is_heard(avgeo, tmp_path):
+    audio = np.random.default_rng(0).normal(0, 0.1, 200 * RATE).astype(np.float32)
+    soundfiles.write(tmp_path / "long.wav", audio, RATE)
+    status, out, _ = avgeo("atoms", tmp_path / "long.wav", "--model", tiny().model)
+    ends = [float(line.split("-")[1].split()[0]) for line in out.splitlines()]
+    assert status == 0 and 199.5 < max(ends) <= 200
+
+
+def test_a_silent_file_has_no_atoms(avgeo, tmp_path):
+    soundfiles.write(tmp_path / "mute.wav", np.zeros(RATE, np.float32), RATE)
+    one_line(avgeo("atoms", tmp_path / "mute.wav", "--model", tiny().model), "mute.wav: ", "digital silence")
+
+
+def test_embed_writes_shards_and_says_what_failed(avgeo, tmp_path):
+    world = tmp_path / "world"
+    assert avgeo("simulate", "--out", world, "--places", 4, "--clips", 4, "--workers", 1, "--duration", 1)[0] == 0
+    table = pd.read_parquet(world / "manifest.parquet")
+    options = ("--out", tmp_path / "out", "--engine", "local")
+    status, out, err = avgeo("embed", world, *options)
+    assert status == 0 and out.startswith("embedded 4 of 4 clips with log-mel: 24 frames of 640, one per 0.16 s"), err
+    index = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    assert index["clip_id"].tolist() == table["clip_id"].tolist()
+    assert avgeo("embed", world / "manifest.parquet", *options)[1] == out
+    (world / table["path"].iloc[1]).write_text("no film")
+    again = ("--out", tmp_path / "again", "--engine", "local")
+    status, out, err = avgeo("embed", world, *again)
+    assert status == 0 and out.startswith("embedded 3 of 4 clips") and f"failed: 1, first {table['clip_id'][1]}" in out
+    one_line(avgeo("embed", world, *options, "--encoder", "clap"), "unknown encoder 'clap'", "log-mel, birdnet, or hf:")
+    one_line(avgeo("embed", world, *options, "--encoder", f"hf:{tmp_path / 'none'}"), "no such folder")
+    one_line(avgeo("embed", tmp_path / "none", *options), "no such manifest")
+    one_line(avgeo("embed", world, "--out", world / "manifest.parquet"), "manifest.parquet")
+    table.assign(clip_id=[f"other{n}" for n in range(4)]).to_parquet(world / "manifest.parquet")
+    one_line(avgeo("embed", world, *options), "begun with another manifest", "give another --out")
+    for path in table["path"]:
+        (world / path).write_text("no film")
+    status, out, err = avgeo("embed", world, "--out", tmp_path / "none left", "--engine", "local")
+    assert status == 1 and "embedded 0 of 4" in out and err.endswith("could be embedded\n")
 
 
 def test_train_reuses_the_cache_and_writes_the_model(avgeo, tmp_path, monkeypatch):

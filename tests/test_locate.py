@@ -22,7 +22,7 @@ from tiny import pictures, silent_video, tiny
 from avgeo import locate as exported_locate
 from avgeo.clips import ClipError, write_clip
 from avgeo.locate import LocateError, LocateModel, hear, locate, ranked_places, usable
-from avgeo.perceive import encode_clips, sound_of
+from avgeo.perceive import sound_of
 from avgeo.reason import Reasoner
 from avgeo.report import write_report
 from avgeo.sphere import from_degrees, sample_uniform
@@ -178,7 +178,7 @@ def telling(model):
 def test_an_atoms_evidence_is_what_its_codes_did(model, telling):
     """Silencing the atom in the codes themselves, then pooling and asking the flow again, gives the same bits."""
     path, answer = telling
-    codes = encode_clips(model.atoms.sae, sound_of(path, model.atoms.settings)[None])[0]
+    codes = model.atoms.encode(sound_of(path, model.atoms.settings)[None])[0]
     here = from_degrees(torch.tensor([answer.latitude_deg]), torch.tensor([answer.longitude_deg])).float()
     atoms = [item for item in answer.evidence if item.detector == "atom"]
     assert atoms

@@ -16,22 +16,15 @@ from scipy.stats import mannwhitneyu
 from avgeo.perceive import (
     SAMPLE_RATE_HZ,
     AtomModel,
-    Features,
     SaeConfig,
     SparseAutoencoder,
     auroc_error,
     auroc_matrix,
-    consistency_loss,
-    encode_clips,
-    fraction_unexplained,
     log_mel,
     match_sources,
-    mix_waveforms,
     name_atoms,
     patch_seconds,
-    score_atoms,
     source_activity,
-    train_sae,
 )
 from avgeo.perceive.encoders import patches
 from avgeo.profiles import AtomSettings
@@ -74,79 +67,6 @@ def test_patches_of_any_length(samples):
     got = patches(torch.ones(samples), SETTINGS)
     assert got.shape[-1] == SETTINGS.patch_frames * SETTINGS.mels
     assert 1 <= len(got) <= samples / SAMPLE_RATE_HZ / patch_seconds(SETTINGS) + 1
-
-
-def test_one_stage_and_one_expert_is_topk():
-    model = SparseAutoencoder(SaeConfig(20, 50, stages=1, experts=1, active=5), seed=1)
-    torch.nn.init.normal_(model.offsets, std=0.1)
-    x = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
-    scores = ((x - model.bias) @ model.experts[0].T + model.offsets[0]).detach()
-    kept = torch.zeros_like(scores)
-    for row in range(len(x)):  # the definition, spelt out
-        for atom in sorted(range(50), key=lambda a, row=row: -float(scores[row, a]))[:5]:
-            kept[row, atom] = max(float(scores[row, atom]), 0.0)
-    assert torch.allclose(model.encode(x), kept, atol=1e-6)
-    assert torch.allclose(model.decode(kept), kept @ model.dictionary + model.bias, atol=1e-6)
-
-
-def test_k_tied_stages_are_matching_pursuit():
-    config = SaeConfig(20, 50, stages=6, experts=1, active=6, tied=True, offsets=False)
-    model = SparseAutoencoder(config, seed=1)
-    x = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
-    for row in range(len(x)):
-        residual, code = x[row].clone(), torch.zeros(50)
-        for _ in range(6):
-            correlation = model.dictionary @ residual
-            best = int(correlation.argmax())
-            gain = max(correlation[best].item(), 0.0)
-            code[best] += gain
-            residual = residual - gain * model.dictionary[best]
-        assert torch.allclose(model.encode(x[row : row + 1])[0], code.detach(), atol=1e-5)
-        assert torch.allclose(model(x[row : row + 1]).residuals[-1][0], residual.detach(), atol=1e-5)
-
-
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(4, 9))
-def test_code_is_sparse_non_negative_and_explains_what_it_says(stages, experts, active):
-    model = SparseAutoencoder(SaeConfig(12, 30, stages=stages, experts=experts, active=active), seed=0)
-    assert sum(model.config.split()) == active
-    x = torch.randn(17, 12, generator=torch.Generator().manual_seed(stages))
-    out = model(x)
-    assert bool((out.codes >= 0).all()) and int((out.codes > 0).sum(-1).max()) <= active
-    assert torch.allclose(x - model.decode(out.codes), out.residuals[-1], atol=1e-5)
-    assert len(out.residuals) == stages
-
-
-@pytest.mark.parametrize("wrong", [{"stages": 9}, {"active": 99}, {"tied": True, "experts": 2}])
-def test_impossible_shapes_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"stages|expert"):
-        SaeConfig(**({"dim": 8, "atoms": 16, "active": 4} | wrong))
-
-
-def test_training_recovers_planted_atoms_repeats_and_round_trips(tmp_path):
-    x, active = planted()
-    model, _ = train_sae(x, TINY, seed=0)
-    matched = match_sources(model.encode(x).detach().numpy(), active)
-    untrained = SparseAutoencoder(model.config, seed=0)
-    chance = match_sources(untrained.encode(x).detach().numpy(), active)
-    assert matched["correlation"].mean() > 0.75 > chance["correlation"].mean() + 0.15
-    assert fraction_unexplained(model, x) < 0.25 < fraction_unexplained(untrained, x)
-    _, again = train_sae(x, replace(TINY, epochs=2), seed=0)
-    _, same = train_sae(x, replace(TINY, epochs=2), seed=0)
-    pd.testing.assert_frame_equal(again, same)
-    assert float((model.dictionary.norm(dim=-1) - 1).abs().max()) < 1e-5
-    model.save_pretrained(tmp_path)
-    assert torch.equal(SparseAutoencoder.from_pretrained(tmp_path).encode(x), model.encode(x))
-
-
-def test_mixture_consistency_is_zero_exactly_when_a_mixture_holds_its_parts():
-    audio = torch.stack([tone(300), tone(3000)])
-    mixtures = mix_waveforms(audio, 4, SETTINGS, seed=0)
-    model = SparseAutoencoder(SaeConfig(mixtures.both.shape[-1], 16, active=4), seed=0)
-    model.fit_scaling(mixtures.both)
-    every = torch.arange(len(mixtures.both))
-    same = replace(mixtures, second=mixtures.first, both=mixtures.first)
-    assert float(consistency_loss(model, same, every)) == 0
-    assert float(consistency_loss(model, mixtures, every)) > 0
 
 
 def test_auroc_against_scipy():
@@ -240,44 +160,3 @@ def test_events_are_the_runs_of_an_atom_and_heard_is_relative_to_the_typical():
     assert model.events(codes[99]) == [] and model.heard(codes[99]) == []
     vector = model.sound_vector(codes)
     assert vector.shape == (100, 6) and vector[0, 1] > 0 and not vector[99].any()
-
-
-def test_features_round_trip_and_clips_encode_in_batches(tmp_path):
-    rng = np.random.default_rng(0)
-    features = Features(
-        ["a", "b", "c"],
-        rng.random((3, 5, 8)).astype(np.float16),
-        rng.integers(0, 255, (3, 2, 6, 8, 3), dtype=np.uint8),
-    )
-    features.save(tmp_path)
-    loaded = Features.load(tmp_path)
-    assert loaded.clip_id == features.clip_id and np.array_equal(loaded.patches, features.patches)
-    assert np.array_equal(loaded.frames, features.frames)
-    sae = SparseAutoencoder(SaeConfig(8, 12, active=3), seed=0)
-    assert np.allclose(
-        encode_clips(sae, loaded.patches, batch=1), encode_clips(sae, loaded.patches, batch=64), atol=1e-6
-    )
-
-
-def test_scores_with_intervals_agree_with_their_definitions():
-    x, active = planted(1200)
-    model = SparseAutoencoder(SaeConfig(40, 32, active=4), seed=0)
-    model.fit_scaling(x)
-    clips = x.reshape(60, 20, 40).numpy()
-    labels = active.reshape(60, 20, 24)
-    half = (clips[:30], labels[:30]), (clips[30:], labels[30:])
-    places = [f"place {number // 3}" for number in range(30)]
-    found = score_atoms(model, *half, places, bootstrap=200).set_index("metric")
-    test = x[600:]
-    codes = model.encode(test).detach().numpy()
-    assert found.loc["FVU", "value"] == pytest.approx(fraction_unexplained(model, test), rel=1e-4)
-    assert found.loc["L0", "value"] == pytest.approx((codes > 0).sum(1).mean())
-    pairs = match_sources(model.encode(x[:600]).detach().numpy(), active[:600])
-    expected = [
-        np.corrcoef(codes[:, a], active[600:, s])[0, 1] for s, a in zip(pairs["source"], pairs["atom"], strict=True)
-    ]
-    assert found.loc["MCC", "value"] == pytest.approx(np.mean(expected), rel=1e-4)
-    for metric in ("FVU", "L0", "MCC", "F1"):
-        assert found.loc[metric, "low"] <= found.loc[metric, "value"] <= found.loc[metric, "high"]
-    assert found.loc["MCC", "low"] < found.loc["MCC", "high"]
-    assert 0 <= found.loc["dead atoms", "value"] <= 1

@@ -25,6 +25,7 @@ STAGES = (
     "atoms",
     "sights",
     "atom_scores",
+    "atlas",
     "reasoner",
     "proposals",
     "flow",

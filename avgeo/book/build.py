@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avgeo.book.chapters import BookError, chapter_keys, checkout, read_chapters, select
 from avgeo.book.execute import execute, executed_path, read_executed
-from avgeo.book.render import page, render, rendered, stage
+from avgeo.book.render import page, published, render, rendered, stage
 from avgeo.book.twins import sync_twins
 from avgeo.profiles import get_profile
 
@@ -66,8 +66,13 @@ def build_book(
 
     executed = {chapter.name: kept(chapter.name) for chapter in every}
     pages = {c.name: page(c, executed[c.name], keys[c.name]["key"]) for c in every}
+    shown = {
+        n: folder for c in every if (found := executed[c.name]) for n, folder in published(found[0], c.name).items()
+    }
     began = time.perf_counter()
-    built = render(root, stage(root, pages), {name: found[1]["key"] for name, found in executed.items() if found})
+    built = render(
+        root, stage(root, pages, shown), {name: found[1]["key"] for name, found in executed.items() if found}
+    )
     print(
         f"rendered in {time.perf_counter() - began:.0f} s: {index.relative_to(root)}" if built else "pages: up to date"
     )

@@ -104,7 +104,7 @@ def _hash(text: str) -> str:
 def chapter_keys(root: Path, chapters: list[Chapter], profile: str, seed: int) -> dict[str, dict[str, Any]]:
     """What each chapter rests on: source, code, lock, data, profile, seed, needs, and a `key` over them."""
     shared = {
-        "code": tree_hash(root / "avgeo", "*.py"),
+        "code": tree_hash(root / "avgeo"),
         "lock": _hash((root / "constraints.txt").read_text(encoding="utf-8")),
         "data": tree_hash(root / "data"),
         "profile": profile,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avgeo.paths import cache_dir
 from avgeo.profiles import Profile, get_profile
 from avgeo.quiet import quiet
 
@@ -151,3 +152,25 @@ def players(files: Sequence[Path], captions: Sequence[str]) -> None:
     grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1rem"
     page = f'<div class="avgeo-players" style="{grid}">{"".join(figures)}</div>'
     display({"text/html": page, "text/plain": "\n".join(captions)}, raw=True)
+
+
+def publish(artifact: Path, name: str, title: str) -> None:
+    """Make a finished page, `index.html` in the folder of an artifact, part of the book as `_static/<name>/`.
+
+    In the rendered book it stands in a frame where this was called, under a link; anywhere else, where no frame could
+    show a local file, a line says where it lies. `title` says what it is. Only the artifact's name enters the notebook:
+    no path of this machine does. Raises `ValueError` for what is no such folder, name or title.
+    """
+    from IPython.display import display
+
+    if not (artifact / "index.html").is_file() or artifact.parent != cache_dir():
+        raise ValueError(f"publish: {artifact.name} is no artifact with an index.html: pass the `path` of one")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or not title.strip():
+        raise ValueError(
+            f"publish: name={name!r} must be a plain lower-case word, and title={title!r} must say something"
+        )
+    where = f"{artifact.name}/index.html in the cache of artifacts (avgeo doctor says where that is)"
+    page = f"<p>{html.escape(title)}: open <code>{html.escape(where)}</code> in a browser.</p>"
+    published = {"name": name, "artifact": artifact.name, "title": title}
+    bundle = {"text/html": page, "text/plain": f"{title}: open {where}"}
+    display(bundle, metadata={"avgeo": {"published": published}}, raw=True)

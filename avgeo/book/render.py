@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avgeo.book.chapters import ANSI, BookError, Chapter, tree_hash
+from avgeo.paths import cache_dir
 
 _INJECTED = "injected-parameters"  # papermill's tag
 
@@ -56,6 +59,8 @@ def staged(notebook: Any, name: str) -> Any:
         if len(figures) > 1:
             raise BookError(f"{where} shows {len(figures)} figures: split it, the book takes one figure per cell")
         cell.outputs = [o for o in cell.outputs if not o.get("metadata", {}).get("avgeo", {}).get("caption")]
+        for output in filter(_told, cell.outputs):
+            output.data["text/html"] = _framed(_told(output))
         for figure in figures:
             described = figure.metadata.get("image/png", {})
             if not described.get("alt"):
@@ -65,6 +70,37 @@ def staged(notebook: Any, name: str) -> Any:
                 settings["figure"] = {"caption": described["caption"], "align": "center"}
             cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), **settings}
     return notebook
+
+
+def published(notebook: Any, name: str) -> dict[str, Path]:
+    """The folders that a chapter makes part of the book (`avgeo.book.publish`): name under `_static` -> folder.
+
+    Raises `BookError` when an artifact is no longer in the cache.
+    """
+    found: dict[str, Path] = {}
+    for told in filter(None, map(_told, (output for cell in notebook.cells for output in cell.get("outputs", [])))):
+        folder = cache_dir() / told["artifact"]
+        if not (folder / "index.html").is_file():
+            raise BookError(
+                f"chapter {name} shows {told['artifact']}, which is not in {cache_dir().name}/ any more: "
+                f"run `avgeo book --chapters {name[:2]} --no-resume`"
+            )
+        found[told["name"]] = folder
+    return found
+
+
+def _told(output: Any) -> Any:
+    return output.get("metadata", {}).get("avgeo", {}).get("published")
+
+
+def _framed(told: dict[str, str]) -> str:
+    """A page of `_static` in a frame, and a link to it for whoever wants it whole."""
+    address, title = html.escape(f"../_static/{told['name']}/index.html"), html.escape(told["title"], quote=True)
+    return (
+        f'<p><a href="{address}">{title}, on a page of its own</a></p>'
+        f'<iframe class="avgeo-page" src="{address}" title="{title}" loading="lazy" '
+        'style="width:100%;height:52rem;max-height:92vh;border:1px solid #8a97a3;border-radius:12px"></iframe>'
+    )
 
 
 def page(chapter: Chapter, executed: tuple[Any, dict[str, Any]] | None, key: str) -> str:
@@ -94,8 +130,10 @@ def _staged_config(root: Path) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def stage(root: Path, pages: dict[str, str]) -> Path:
-    """Lay out `_build/stage`: `_config.yml`, `book/` and the chapters. Only files that differ are written.
+def stage(root: Path, pages: dict[str, str], shown: Mapping[str, Path] | None = None) -> Path:
+    """Lay out `_build/stage`: `_config.yml`, `book/`, the chapters, and what they publish (`shown`, by name).
+
+    Only files that differ are written.
 
     The stage has the repository's layout, so that document names, and with them the Colab links, are the
     repository's.
@@ -105,6 +143,10 @@ def stage(root: Path, pages: dict[str, str]) -> Path:
     for file in (root / "book").rglob("*"):
         if file.is_file():
             wanted[file.relative_to(root)] = file.read_bytes()
+    for name, artifact in (shown or {}).items():
+        for file in artifact.rglob("*"):
+            if file.is_file():
+                wanted[Path("book", "_static", name, file.relative_to(artifact))] = file.read_bytes()
     for name, text in pages.items():
         wanted[Path("notebooks", f"{name}.ipynb")] = text.encode()
     for relative, content in wanted.items():

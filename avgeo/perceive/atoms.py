@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
+from avgeo.perceive.coder import SparseCoder
 from avgeo.perceive.encoders import patch_seconds
-from avgeo.perceive.sae import SparseAutoencoder
-from avgeo.perceive.scores import auroc_error, auroc_matrix
+from avgeo.perceive.persistence import Listener
+from avgeo.perceive.scores import auroc_error, auroc_matrix, best_cut
 from avgeo.profiles import AtomSettings
 
 
@@ -31,16 +32,17 @@ class Atom:
         return asdict(self)
 
 
+def listener(coder: SparseCoder, settings: AtomSettings) -> Listener:
+    """The coder as the settings let it hear a clip: with the reach of persistence, and so many atoms at a time."""
+    return Listener(coder, round(settings.persist_s / patch_seconds(settings)), settings.at_a_time)
+
+
 def encode_clips(
-    model: SparseAutoencoder, patches: np.ndarray, batch: int = 64
+    model: Listener, patches: Float[np.ndarray, "clips time dim"], batch: int = 64
 ) -> Float[np.ndarray, "clips time atoms"]:
-    """Codes (clips, time, atoms) of patches (clips, time, dim)."""
-    out = []
-    with torch.no_grad():
-        for start in range(0, len(patches), batch):
-            block = torch.from_numpy(patches[start : start + batch].astype(np.float32))
-            out.append(model.encode(block.flatten(0, 1)).reshape(*block.shape[:2], -1).numpy())
-    return np.concatenate(out)
+    """Codes (clips, time, atoms) of patches (clips, time, dim), so many clips at a time."""
+    blocks = (patches[start : start + batch].astype(np.float32) for start in range(0, len(patches), batch))
+    return np.concatenate([model.encode(torch.from_numpy(block)).numpy() for block in blocks])
 
 
 def spoken(source: str) -> str:
@@ -79,25 +81,16 @@ def name_atoms(
             "auroc_low": low[rows, best],
             "fires": (codes > 0).mean((0, 1)).astype(float),
             "typical": (strength.sum(0) / np.maximum(present.sum(0), 1)).astype(float),
-            "heard_from": [_best_cut(strength[:, atom], labels[:, source]) for atom, source in enumerate(best)],
+            "heard_from": [best_cut(strength[:, atom], labels[:, source]) for atom, source in enumerate(best)],
         }
     )
-
-
-def _best_cut(strength: Float[np.ndarray, " clips"], label: Bool[np.ndarray, " clips"]) -> float:
-    """The observed strength that, as a cut, has the best F1 for `label`; above all of them when nothing is right."""
-    order = np.argsort(-strength, kind="stable")
-    hits = np.cumsum(label[order])
-    f1 = 2 * hits / (np.arange(1, len(label) + 1) + label.sum())
-    best = int(f1.argmax())
-    return float(strength[order[best]]) if hits[best] and strength[order[best]] > 0 else float("inf")
 
 
 @dataclass(frozen=True)
 class AtomModel:
     """A trained autoencoder with its atoms' names and typical strengths: what turns sound into a list of atoms."""
 
-    sae: SparseAutoencoder
+    sae: SparseCoder
     table: pd.DataFrame
     settings: AtomSettings
 
@@ -109,7 +102,11 @@ class AtomModel:
     @classmethod
     def load(cls, folder: Path, settings: AtomSettings) -> AtomModel:
         """Read what `save` wrote."""
-        return cls(SparseAutoencoder.from_pretrained(folder), pd.read_parquet(folder / "atoms.parquet"), settings)
+        return cls(SparseCoder.from_pretrained(folder), pd.read_parquet(folder / "atoms.parquet"), settings)
+
+    def encode(self, patches: Float[np.ndarray, "clips time dim"]) -> Float[np.ndarray, "clips time atoms"]:
+        """Codes of clips as this model hears them."""
+        return encode_clips(listener(self.sae, self.settings), patches)
 
     def sound_vector(self, codes: Float[np.ndarray, "*clips time atoms"]) -> Float[np.ndarray, "*clips two_atoms"]:
         """A clip's sound as one vector (2 * atoms): log(1 + strength / typical) of each atom's mean, then maximum.

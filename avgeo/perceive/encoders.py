@@ -1,26 +1,116 @@
-"""Log-mel patches of sound and thumbnails of sight: what the perceptual stages see of a clip."""
+"""Encoders of sound behind one interface, the built-in log-mel patches, and thumbnails of sight.
+
+An encoder turns mono sound into frames (time, dim), one every `frame_s` seconds from the sound's beginning. The
+built-in one can be turned back into sound; pretrained ones are in `avgeo.perceive.pretrained` and `.birdnet`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Float32, UInt8
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from avgeo.clips import ClipError, probe, read_audio, read_frames
-from avgeo.engine import map_items
 from avgeo.profiles import AtomSettings
 
 SAMPLE_RATE_HZ = 16_000
 _WINDOW_S = 0.032
 _TARGET_RMS = 0.1
 _FLOOR = 1e-4
+_BLOCK_FRAMES = 4096  # spectra at a time: of a long recording, never all are in memory
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be had, or sound that it cannot take; the message names the cure."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Sound into frames."""
+
+    @property
+    def name(self) -> str:
+        """What `get_encoder` knows it by."""
+        ...
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """The rate of the sound it takes."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """The size of a frame."""
+        ...
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one frame to the next."""
+        ...
+
+    def __call__(self, audio: Float[Tensor, " samples"]) -> Float[Tensor, "time dim"]:
+        """Frames (time, dim), the first at 0 s, each `frame_s` after the one before; float32 on the CPU."""
+        ...
+
+
+def get_encoder(name: str, settings: AtomSettings) -> Encoder:
+    """The encoder of that name: "log-mel", "hf:<hub id or folder>" (any audio model of transformers) or "birdnet".
+
+    Raises `EncoderError` for any other name, and when the model or the package it needs is not there.
+    """
+    if name == "log-mel":
+        return LogMel(settings)
+    if name == "birdnet":
+        from avgeo.perceive.birdnet import BirdNet
+
+        return BirdNet()
+    if name.startswith("hf:") and name != "hf:":
+        from avgeo.perceive.pretrained import load_pretrained
+
+        return load_pretrained(name.removeprefix("hf:"))
+    raise EncoderError(
+        f"unknown encoder {name!r}: give log-mel, birdnet, or hf: followed by a hub id or a folder, "
+        "e.g. hf:laion/clap-htsat-unfused"
+    )
+
+
+def checked(audio: Tensor) -> Tensor:
+    """`audio`, if it is one channel of finite samples; otherwise `EncoderError`."""
+    if audio.ndim != 1 or not len(audio):
+        raise EncoderError(f"audio has shape {tuple(audio.shape)}: give mono samples in one dimension, at least one")
+    wrong = int((~audio.isfinite()).sum())
+    if wrong:
+        raise EncoderError(f"audio holds {wrong} samples that are no finite numbers (NaN or inf): repair the sound")
+    return audio
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """The built-in encoder: one log-mel patch (see `patches`) per frame."""
+
+    settings: AtomSettings
+    name: str = "log-mel"
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+
+    @property
+    def dim(self) -> int:
+        """`patch_frames * mels`."""
+        return self.settings.patch_frames * self.settings.mels
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of sound in one patch."""
+        return patch_seconds(self.settings)
+
+    def __call__(self, audio: Float[Tensor, " samples"]) -> Float[Tensor, "time dim"]:
+        """Patches of the sound, scaled to one loudness as a whole."""
+        return patches(checked(audio), self.settings)
 
 
 @lru_cache
@@ -39,17 +129,18 @@ def log_mel(audio: Float[Tensor, "*b samples"], settings: AtomSettings) -> Float
     """
     rms = audio.square().mean(-1, keepdim=True).sqrt()
     audio = audio * (_TARGET_RMS / rms.clamp_min(1e-4))
-    window = round(_WINDOW_S * SAMPLE_RATE_HZ)
-    spectrum = torch.stft(
-        audio.reshape(-1, audio.shape[-1]),
-        window,
-        round(settings.hop_s * SAMPLE_RATE_HZ),
-        window=torch.hann_window(window, device=audio.device),
-        return_complex=True,
-    )
-    power = spectrum.abs().square().transpose(-1, -2) / window
-    bank = _filters(settings.mels, power.shape[-1]).to(power)
-    return torch.log10(1 + power @ bank / _FLOOR).reshape(*audio.shape[:-1], -1, settings.mels)
+    window, hop = round(_WINDOW_S * SAMPLE_RATE_HZ), round(settings.hop_s * SAMPLE_RATE_HZ)
+    # frames are centred on their times, as torch.stft does it
+    flat = torch.nn.functional.pad(audio.reshape(-1, audio.shape[-1]), (window // 2, window // 2), mode="reflect")
+    bank = _filters(settings.mels, window // 2 + 1).to(audio)
+    shape = torch.hann_window(window, device=audio.device)
+    parts = []
+    for start in range(0, 1 + audio.shape[-1] // hop, _BLOCK_FRAMES):
+        block = flat[:, start * hop : (start + _BLOCK_FRAMES - 1) * hop + window]
+        spectrum = torch.stft(block, window, hop, window=shape, center=False, return_complex=True)
+        power = spectrum.abs().square().transpose(-1, -2) / window
+        parts.append(torch.log10(1 + power @ bank / _FLOOR))
+    return torch.cat(parts, 1).reshape(*audio.shape[:-1], -1, settings.mels)
 
 
 def patch_seconds(settings: AtomSettings) -> float:
@@ -66,6 +157,21 @@ def patches(audio: Float[Tensor, "*b samples"], settings: AtomSettings) -> Float
     count = spectrogram.shape[-2] // settings.patch_frames
     kept = spectrogram[..., : count * settings.patch_frames, :]
     return kept.reshape(*audio.shape[:-1], count, settings.patch_frames * settings.mels)
+
+
+def band_hz(patch: Float[Tensor, " dim"], settings: AtomSettings) -> tuple[float, float]:
+    """Between which frequencies the middle half of what a patch holds above zero lies; all of them when it holds none.
+
+    `patch` is in the encoder's own units, such as the difference that an atom makes to a decoded patch.
+    """
+    bank = _filters(settings.mels, round(_WINDOW_S * SAMPLE_RATE_HZ) // 2 + 1)
+    centres = bank.argmax(0) / _WINDOW_S
+    weight = patch.reshape(settings.patch_frames, settings.mels).clamp_min(0).sum(0)
+    if not weight.any():
+        return float(centres[0]), float(centres[-1])
+    share = weight.cumsum(0) / weight.sum()
+    low, high = (int((share >= part).int().argmax()) for part in (0.25, 0.75))
+    return float(centres[low]), float(centres[high])
 
 
 @dataclass(frozen=True)
@@ -95,56 +201,3 @@ def embed_clip(path: Path, settings: AtomSettings, max_s: float | None = None) -
     sound = sound_of(path, settings, max_s) if info.has_audio else None
     sight = sight_of(path, settings) if info.has_video else None
     return Embedded(sound, sight, info.duration_s)
-
-
-@dataclass(frozen=True)
-class _Job:
-    path: Path
-    settings: AtomSettings
-    max_s: float
-
-
-def _embed_job(job: _Job) -> tuple[np.ndarray, np.ndarray]:
-    embedded = embed_clip(job.path, job.settings, job.max_s)
-    if embedded.patches is None or embedded.frames is None:
-        raise ClipError(f"{job.path}: a corpus clip needs sound and picture; curate with --need sound,picture")
-    return embedded.patches.astype(np.float16), embedded.frames
-
-
-@dataclass(frozen=True)
-class Features:
-    """A corpus embedded: `patches` (clips, time, dim) float16, `frames` (clips, count, height, width, 3) uint8."""
-
-    clip_id: list[str]
-    patches: np.ndarray
-    frames: np.ndarray
-
-    def save(self, folder: Path) -> None:
-        """Write `features.safetensors` and `clips.parquet` (row order)."""
-        save_file({"patches": self.patches, "frames": self.frames}, folder / "features.safetensors")
-        pd.DataFrame({"clip_id": self.clip_id}).to_parquet(folder / "clips.parquet")
-
-    @classmethod
-    def load(cls, folder: Path) -> Features:
-        """Read what `save` wrote."""
-        arrays = load_file(folder / "features.safetensors")
-        return cls(pd.read_parquet(folder / "clips.parquet")["clip_id"].tolist(), arrays["patches"], arrays["frames"])
-
-
-def embed_corpus(
-    manifest: pd.DataFrame,
-    root: Path,
-    settings: AtomSettings,
-    workers: int | None = None,
-    engine: str = "process",
-) -> Features:
-    """Embed every clip of `manifest` (paths relative to `root`); clips of unequal length are cut to the shortest."""
-    longest = float(manifest["duration_s"].to_numpy().max())
-    jobs = [_Job(root / path, settings, longest) for path in manifest["path"]]
-    results = list(map_items(_embed_job, jobs, engine=engine, workers=workers, description="embed", unit="clip"))
-    time = min(len(sound) for sound, _ in results)
-    return Features(
-        manifest["clip_id"].tolist(),
-        np.stack([sound[:time] for sound, _ in results]),
-        np.stack([frames for _, frames in results]),
-    )

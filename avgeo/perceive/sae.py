@@ -13,138 +13,236 @@ pursuit (Mallat & Zhang 1993). Tests hold both reductions.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-_WEIGHTS = "sae.safetensors"
-_CONFIG = "config.json"
+from avgeo.perceive.coder import CoderConfig, CoderError, Decomposition, SparseCoder
+from avgeo.perceive.shards import Data
+from avgeo.perceive.sparse import combine, products
+from avgeo.profiles import AtomSettings
 
 
 @dataclass(frozen=True)
-class SaeConfig:
-    """Shape of the autoencoder: `dim` inputs, `atoms`, S `stages`, M `experts`, k `active`; `tied` uses E = Dᵀ."""
+class SaeConfig(CoderConfig):
+    """Shape of the autoencoder: S `stages`, M `experts`, k `active` atoms in all.
 
-    dim: int
-    atoms: int
+    `tied`: the first expert is Dᵀ itself, the others are free. `split`: k_s of each stage, by default as equal as they
+    can be with the rest to the earlier ones. `stage_experts`, `stage_gates`: every stage has encoders or gates of its
+    own. `offsets`: c_s. `weights`: the loss counts every stage's residual ("uniform") or only the "last".
+    `release`: the share of the training after which a tied expert becomes free, starting from the dictionary; 1 is
+    never. A released coder says tied=False.
+    `encoder_start`: length of the free experts' rows at first, where the dictionary's is 1; a short encoder begins with
+    faint codes that must grow, not with loud ones that overshoot, and short runs then find more atoms.
+    """
+
     stages: int = 2
     experts: int = 2
-    active: int = 8
     tied: bool = False
     offsets: bool = True
+    split: tuple[int, ...] | None = None
+    stage_experts: bool = False
+    stage_gates: bool = False
+    weights: str = "uniform"
+    release: float = 1.0
+    encoder_start: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stages <= self.active <= self.atoms:
-            raise ValueError(f"need 1 <= stages <= active <= atoms, got {self.stages}, {self.active}, {self.atoms}")
-        if self.tied and self.experts != 1:
-            raise ValueError(f"a tied encoder has one expert, got experts={self.experts}")
+        super().__post_init__()
+        if not 1 <= self.stages <= self.active:
+            raise CoderError(f"need 1 <= stages <= active, got stages={self.stages}, active={self.active}")
+        if not 0 <= self.release <= 1:
+            raise CoderError(f"release={self.release} is no share of the training: choose one from 0 to 1")
+        if self.experts < 1:
+            raise CoderError(f"need at least one expert, got experts={self.experts}")
+        if self.weights not in ("uniform", "last"):
+            raise CoderError(f"weights={self.weights!r} is unknown: choose uniform or last")
+        if self.encoder_start <= 0:
+            raise CoderError(f"encoder_start={self.encoder_start} must be above 0")
+        if self.split is not None:
+            object.__setattr__(self, "split", tuple(self.split))
+            if len(self.split) != self.stages or sum(self.split) != self.active or min(self.split) < 1:
+                raise CoderError(
+                    f"split={self.split} must have stages={self.stages} parts of at least 1 that sum to {self.active}"
+                )
 
-    def split(self) -> list[int]:
-        """k_s: the active atoms of each stage, as equal as they can be, the earlier stages taking the rest."""
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """k_s: the active atoms of each stage."""
+        if self.split is not None:
+            return self.split
         share, rest = divmod(self.active, self.stages)
-        return [share + (stage < rest) for stage in range(self.stages)]
+        return tuple(share + (stage < rest) for stage in range(self.stages))
+
+    @property
+    def pursuit(self) -> bool:
+        """Whether this shape is matching pursuit."""
+        return self.tied and self.experts == 1 and not self.offsets and self.stages == self.active
 
 
-@dataclass
-class Decomposition:
-    """One pass: `codes` (batch, atoms) ≥ 0, and the residual (batch, dim) and pre-activation after each stage."""
+def recipe(dim: int, settings: AtomSettings) -> SaeConfig:
+    """Our shape, one rule for all data: a stage for every four atoms, at least two; of two, the first takes 3 of 4.
 
-    codes: Tensor
-    residuals: list[Tensor]
-    preactivations: list[Tensor]
+    The loss is on the last residual alone, and the encoder is the dictionary until `release` of the training is over:
+    tied it finds directions, freed it learns to tell coherent ones apart. Chosen on planted atoms, spectrogram mixtures
+    and AVG-Sim together (chapter 2).
+    """
+    active = settings.active
+    stages = min(active, max(2, active // 4))
+    first = -(-3 * active // 4)
+    return SaeConfig(
+        dim, settings.atoms, active, stages=stages, experts=settings.experts, weights="last",
+        tied=True, release=settings.release, split=(first, active - first) if stages == 2 < active else None,
+    )  # fmt: skip
 
 
-class SparseAutoencoder(nn.Module):
+def topk_config(dim: int, atoms: int, active: int, **others: object) -> SaeConfig:
+    """The TopK autoencoder (Gao et al. 2024): one stage, one free expert."""
+    return SaeConfig(dim, atoms, active, stages=1, experts=1, **others)  # pyright: ignore[reportArgumentType]
+
+
+def pursuit_config(dim: int, atoms: int, active: int, **others: object) -> SaeConfig:
+    """Matching pursuit (Mallat & Zhang 1993), its dictionary trained through the unrolled choices on the last residual.
+
+    That is the matching-pursuit autoencoder (Costa et al. 2025): k tied stages of one atom each.
+    """
+    chosen = {"weights": "last"} | others
+    return SaeConfig(
+        dim, atoms, active, stages=active, experts=1, tied=True, offsets=False, **chosen  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+
+
+class SparseAutoencoder(SparseCoder):
     """Encode x (batch, dim) into at most k non-negative atoms of a unit-norm dictionary (atoms, dim)."""
 
-    mean: Tensor
-    scale: Tensor
+    config_class: ClassVar[type[CoderConfig]] = SaeConfig
+    config: SaeConfig
 
     def __init__(self, config: SaeConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        draw = torch.Generator().manual_seed(seed)
-        directions = torch.randn(config.atoms, config.dim, generator=draw)
-        self.dictionary = nn.Parameter(nn.functional.normalize(directions, dim=-1))
-        self.bias = nn.Parameter(torch.zeros(config.dim))
-        if not config.tied:
-            noise = 0.02 * torch.randn(config.experts, config.atoms, config.dim, generator=draw)
-            noise[0] = 0
-            self.experts = nn.Parameter(self.dictionary.detach() + noise)
+        super().__init__(config, seed)
+        draw = torch.Generator().manual_seed(seed + 1)
+        # a place for the tied expert, too, where it is to be released
+        free = config.experts - (config.tied and config.release == 1)
+        own = config.stages if config.stage_experts else 1
+        if free:
+            noise = 0.02 * torch.randn(own, free, config.atoms, config.dim, generator=draw)
+            if not config.tied:
+                noise[:, 0] = 0
+            self.experts = nn.Parameter(config.encoder_start * (self.dictionary.detach() + noise))
         if config.experts > 1:
-            self.gate = nn.Parameter(0.1 * torch.randn(config.experts, config.dim, generator=draw))
+            own = config.stages if config.stage_gates else 1
+            self.gate = nn.Parameter(0.1 * torch.randn(own, config.experts, config.dim, generator=draw))
         if config.offsets:
             self.offsets = nn.Parameter(torch.zeros(config.stages, config.atoms))
-        self.register_buffer("mean", torch.zeros(config.dim))
-        self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def fit_scaling(self, x: Float[Tensor, "batch dim"]) -> None:
-        """Set the input's mean and global RMS, so that learning rates and thresholds do not depend on its units."""
-        self.mean.copy_(x.mean(0))
-        self.scale.copy_((x - self.mean).square().mean().sqrt().clamp_min(1e-6))
+    def initialise(self, x: Data, seed: int) -> None:
+        """Start the dictionary from rows of `x`, and the free experts from that dictionary."""
+        before = self.dictionary.clone()
+        super().initialise(x, seed)
+        if hasattr(self, "experts"):
+            self.experts += self.config.encoder_start * (self.dictionary - before)
 
     @torch.no_grad()
-    def normalize_dictionary(self) -> None:
-        """Put every atom back to unit length (after each optimiser step)."""
-        self.dictionary.copy_(nn.functional.normalize(self.dictionary, dim=-1))
+    def progress(self, share: float) -> None:
+        """Free the tied expert once `release` of the training is over."""
+        config = self.config
+        if config.tied and config.release < 1 and share >= config.release:
+            self.experts[:, 0] = self.dictionary
+            self.config = replace(config, tied=False)
 
-    def standardize(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """(x - mean) / scale, the units in which losses are measured."""
-        return (x - self.mean) / self.scale
+    @property
+    def loss_weights(self) -> list[float]:
+        """Weight of each stage's residual in the loss."""
+        stages = self.config.stages
+        return [1 / stages] * stages if self.config.weights == "uniform" else [0.0] * (stages - 1) + [1.0]
 
-    def _preactivation(self, residual: Tensor, stage: int) -> Tensor:
-        if self.config.tied:
-            scores = residual @ self.dictionary.T
-        elif self.config.experts == 1:
-            scores = residual @ self.experts[0].T
-        else:
-            weights = torch.softmax(residual @ self.gate.T, dim=-1)  # (batch, experts)
-            scores = torch.einsum("bm,bma->ba", weights, torch.einsum("bd,mad->bma", residual, self.experts))
-        return scores + self.offsets[stage] if self.config.offsets else scores
+    def _encoders(self, stage: int) -> list[Tensor]:
+        """E_m (atoms, dim) of one stage, the tied one first."""
+        if not hasattr(self, "experts"):
+            return [self.dictionary]
+        own = list(self.experts[stage if self.config.stage_experts else 0])
+        if not self.config.tied:
+            return own
+        return [self.dictionary, *own[-(self.config.experts - 1) :]] if self.config.experts > 1 else [self.dictionary]
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> Decomposition:
-        """Decompose x (batch, dim), given in its own units; residuals are in standardized units."""
-        residual = self.standardize(x) - self.bias
-        codes = torch.zeros(len(x), self.config.atoms, dtype=x.dtype, device=x.device)
-        residuals, preactivations = [], []
-        for stage, active in enumerate(self.config.split()):
-            scores = self._preactivation(residual, stage)
-            values, index = scores.topk(active, dim=-1)
-            chosen = torch.zeros_like(scores).scatter(-1, index, torch.relu(values))
-            residual = residual - chosen @ self.dictionary
-            codes = codes + chosen
+    def _gates(self, residual: Tensor, stage: int) -> list[Tensor]:
+        """pi_m(r) (batch, 1) of each expert."""
+        if self.config.experts == 1:
+            return [residual.new_ones(())]
+        gate = self.gate[stage if self.config.stage_gates else 0]
+        return list(torch.softmax(residual @ gate.T, dim=-1).split(1, dim=-1))
+
+    @torch.no_grad()
+    def scores(
+        self, residual: Float[Tensor, "batch dim"], stage: int = -1, among: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "batch some"]:
+        """sum_m pi_m(r) E_m r + c of every atom, or of those `among`."""
+        which = slice(None) if among is None else among
+        encoders = [rows[which] for rows in self._encoders(stage)]
+        offsets = self.offsets[stage][which] if self.config.offsets else residual.new_zeros(())
+        if len(encoders) == 1:
+            return torch.addmm(offsets, residual, encoders[0].T).to(residual.dtype)  # bfloat16 under autocast
+        total = offsets.expand(len(residual), len(encoders[0]))
+        for gate, encoder in zip(self._gates(residual, stage), encoders, strict=True):
+            total = torch.addcmul(total, gate, (residual @ encoder.T).to(residual.dtype))
+        return total
+
+    def values(
+        self,
+        residual: Float[Tensor, "batch dim"],
+        index: Int[Tensor, "batch k"],
+        stage: int = -1,
+        scores: Tensor | None = None,
+    ) -> Float[Tensor, "batch k"]:
+        """The same of chosen atoms, differentiable; `scores` saves a single expert from computing them again."""
+        offsets = self.offsets[stage][index] if self.config.offsets else residual.new_zeros(())
+        encoders = self._encoders(stage)
+        if len(encoders) == 1:
+            known = None if scores is None else scores.gather(1, index) - offsets.detach()
+            return products(residual, encoders[0], index, known) + offsets
+        gates = self._gates(residual, stage)
+        terms = [gate * products(residual, rows, index) for gate, rows in zip(gates, encoders, strict=True)]
+        return torch.stack(terms).sum(0) + offsets
+
+    @torch.no_grad()
+    def gram(self, batch: int) -> Float[Tensor, "atoms atoms"] | None:
+        """D Dᵀ for a purely tied encoder of many stages: D r_s = D r_{s-1} - (D Dᵀ) z_s needs no product with r_s."""
+        config = self.config
+        pays = (config.stages - 1) * batch > config.atoms and max(config.shares) < config.dim
+        return self.dictionary @ self.dictionary.T if config.tied and config.experts == 1 and pays else None
+
+    def decompose(self, start: Float[Tensor, "batch dim"], gram: Tensor | None = None) -> Decomposition:
+        """Choose k_s atoms in every stage from what the stages before have left."""
+        residual, residuals, indices, values = start, [], [], []
+        explained = None
+        for stage, active in enumerate(self.config.shares):
+            if gram is None:
+                scores = self.scores(residual, stage)
+            else:
+                scores = explained = self._after(explained, gram, start, indices, values)
+                if self.config.offsets:
+                    scores = scores + self.offsets[stage].detach()
+            index = scores.topk(active, dim=-1, sorted=False).indices
+            # what was rounded to choose by is computed anew
+            exact = gram is None and not torch.is_autocast_enabled(start.device.type)
+            value = torch.relu(self.values(residual, index, stage, scores if exact else None))
+            residual = residual - combine(value, index, self.dictionary)
             residuals.append(residual)
-            preactivations.append(scores)
-        return Decomposition(codes, residuals, preactivations)
+            indices.append(index)
+            values.append(value)
+        return Decomposition(torch.cat(indices, 1), torch.cat(values, 1), start, residuals)
 
-    def encode(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch atoms"]:
-        """Non-negative codes (batch, atoms), at most k of them above zero."""
-        return self(x).codes
-
-    def decode(self, codes: Float[Tensor, "batch atoms"]) -> Float[Tensor, "batch dim"]:
-        """What the codes say x was (batch, dim), in x's own units."""
-        return (codes @ self.dictionary + self.bias) * self.scale + self.mean
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write `sae.safetensors` and `config.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / _WEIGHTS)
-        (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=1) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, path_or_hub_id: str | Path) -> SparseAutoencoder:
-        """Load from a folder, or from a Hugging Face repository when no such folder exists."""
-        folder = Path(path_or_hub_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[_WEIGHTS, _CONFIG]))
-        model = cls(SaeConfig(**json.loads((folder / _CONFIG).read_text())))
-        model.load_state_dict(load_file(folder / _WEIGHTS))
-        return model.eval()
+    @torch.no_grad()
+    def _after(
+        self, before: Tensor | None, gram: Tensor, start: Tensor, indices: list[Tensor], values: list[Tensor]
+    ) -> Tensor:
+        """D r of the residual at hand, from D r of the one before it."""
+        if before is None:
+            return start @ self.dictionary.T
+        if indices[-1].shape[1] == 1:  # matching pursuit
+            return before.sub_(values[-1] * gram[indices[-1][:, 0]])
+        return before.sub_(combine(values[-1], indices[-1], gram))

@@ -9,6 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from avgeo.plots.style import (
     ACTIVE,
@@ -24,14 +26,17 @@ from avgeo.plots.style import (
     styled,
 )
 
+_OUTLINED = 5  # atoms; more would hide the sound
+
 
 def _log_mel(audio: np.ndarray, rate: int, bands: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(time_s, centre_hz, dB (bands, times) below the loudest); mel scale of O'Shaughnessy (1987)."""
     from scipy.signal import spectrogram as stft
 
     window = min(len(audio), 2 ** round(math.log2(rate * 0.032)))
+    hop = min(window, max(window - window * 3 // 4, len(audio) // 8000))  # a long recording fits into memory
     frequency, time_s, power = stft(
-        audio, rate, nperseg=window, noverlap=window * 3 // 4, window="hann", detrend=cast(Any, False)
+        audio, rate, nperseg=window, noverlap=window - hop, window="hann", detrend=cast(Any, False)
     )
     top = 2595 * math.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
@@ -62,6 +67,39 @@ def _events(events: pd.DataFrame | Sequence[Mapping[str, Any]] | None) -> list[t
     return found
 
 
+def _mono(audio: np.ndarray) -> np.ndarray:
+    audio = np.asarray(audio, dtype=np.float64)
+    if audio.ndim != 1 or len(audio) < 16 or not np.isfinite(audio).all():
+        raise PlotError(f"audio must be at least 16 finite mono samples, got shape {audio.shape}")
+    return audio
+
+
+def _draw_sound(axes: Any, level_db: np.ndarray, centre_hz: np.ndarray, duration: float) -> None:
+    """A spectrogram whose lines are mel bands, with its frequencies and its scale."""
+    extent = (0, duration, -0.5, len(centre_hz) - 0.5)
+    image = axes.imshow(level_db, origin="lower", aspect="auto", cmap=SOUND, vmin=-80, vmax=0, extent=extent)
+    ticks = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if hz <= centre_hz[-1] * 1.02]
+    axes.set_yticks(np.interp(ticks, centre_hz, np.arange(len(centre_hz))), [f"{hz / 1000:g}" for hz in ticks])
+    axes.set(ylabel="frequency (kHz)", xlim=(0, duration))
+    axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=20).set_label("dB below loudest")
+
+
+def _lanes(axes: Any, labels: Sequence[str], duration: float) -> None:
+    """The frame of a time line with one lane per label."""
+    axes.set_yticks(range(len(labels)), [drawn(label) for label in labels])
+    axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel="time (s)", xlim=(0, duration))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+
+
+def _said_of(audio: np.ndarray, rate: int, time_s: np.ndarray, centre_hz: np.ndarray, level_db: np.ndarray) -> str:
+    """A spectrogram in words."""
+    band, moment = np.unravel_index(int(level_db.argmax()), level_db.shape)
+    alt = f"Log-mel spectrogram of {len(audio) / rate:.1f} s of sound at {rate / 1000:g} kHz"
+    return alt + (f", loudest near {centre_hz[band]:.0f} Hz at {time_s[moment]:.1f} s" if audio.any() else ", silent")
+
+
 @styled
 def spectrogram(
     audio: Float[np.ndarray, " samples"],
@@ -75,9 +113,7 @@ def spectrogram(
     `events` has one line per event: source, label or name; onset_s and offset_s, or start_s and end_s. At
     most `limit` labels are drawn, those that last longest; the alt text says how many were left out.
     """
-    audio = np.asarray(audio, dtype=np.float64)
-    if audio.ndim != 1 or len(audio) < 16 or not np.isfinite(audio).all():
-        raise PlotError(f"audio must be at least 16 finite mono samples, got shape {audio.shape}")
+    audio = _mono(audio)
     time_s, centre_hz, level_db = _log_mel(audio, rate)
     found = _events(events)
     lasting: dict[str, float] = {}
@@ -92,12 +128,7 @@ def spectrogram(
     else:
         axes, below = figure.subplots(), None
     duration = len(audio) / rate
-    extent = (0, duration, -0.5, len(centre_hz) - 0.5)
-    image = axes.imshow(level_db, origin="lower", aspect="auto", cmap=SOUND, vmin=-80, vmax=0, extent=extent)
-    ticks = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if hz <= centre_hz[-1] * 1.02]
-    axes.set_yticks(np.interp(ticks, centre_hz, np.arange(len(centre_hz))), [f"{hz / 1000:g}" for hz in ticks])
-    axes.set(ylabel="frequency (kHz)", xlim=(0, duration))
-    figure.colorbar(image, ax=axes, pad=0.01, aspect=20).set_label("dB below loudest")
+    _draw_sound(axes, level_db, centre_hz, duration)
     if title:
         axes.set_title(title)
     if below is None:
@@ -106,14 +137,8 @@ def spectrogram(
         for at, label in enumerate(labels):
             spans = [(onset, max(offset - onset, duration / 400)) for name, onset, offset in found if name == label]
             below.broken_barh(spans, (at - 0.36, 0.72), facecolor=PALETTE[at % len(PALETTE)])
-        below.set_yticks(range(len(labels)), [drawn(label) for label in labels])
-        below.set(ylim=(len(labels) - 0.4, -0.6), xlabel="time (s)", xlim=(0, duration))
-        below.grid(axis="x")
-        below.set_axisbelow(True)
-        below.tick_params(axis="y", length=0)
-    band, moment = np.unravel_index(int(level_db.argmax()), level_db.shape)
-    alt = f"Log-mel spectrogram of {duration:.1f} s of sound at {rate / 1000:g} kHz"
-    alt += f", loudest near {centre_hz[band]:.0f} Hz at {time_s[moment]:.1f} s" if audio.any() else ", silent"
+        _lanes(below, labels, duration)
+    alt = _said_of(audio, rate, time_s, centre_hz, level_db)
     if found:
         shown = sorted((event for event in found if event[0] in labels), key=lambda event: event[1])
         spoken = [f"{readable(name)} {onset:.1f}–{offset:.1f} s" for name, onset, offset in shown]
@@ -121,6 +146,60 @@ def spectrogram(
         left = len(lasting) - len(labels)
         alt += f", and {left} more not drawn" if left else ""
     return figure, alt + "."
+
+
+@styled
+def atoms_heard(
+    audio: Float[np.ndarray, " samples"],
+    rate: int,
+    atoms: Sequence[Mapping[str, Any]],
+    title: str | None = None,
+    limit: int = 10,
+) -> Drawn:
+    """The atoms of a sound on its spectrogram, and below it a time line of the `limit` strongest names.
+
+    Each of `atoms` has name, start_s, end_s and strength (as `avgeo.perceive.Atom.as_dict` gives). Those of the five
+    strongest names that also have low_hz and high_hz are outlined where they are strongest. The stronger, the darker.
+    """
+    audio = _mono(audio)
+    keys = {"name", "start_s", "end_s", "strength"}
+    if any(not keys <= set(atom) for atom in atoms):
+        raise PlotError("atoms need name, start_s, end_s and strength: give Atom.as_dict() of each")
+    time_s, centre_hz, level_db = _log_mel(audio, rate)
+    duration = len(audio) / rate
+    ordered = sorted(atoms, key=lambda atom: -atom["strength"])
+    names = list(dict.fromkeys(str(atom["name"]) for atom in ordered))
+    labels = names[:limit]
+    lane = 0.26 * max(len(labels), 1)
+    figure = new_figure(3.1 + lane + 0.2)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.8, lane])
+    _draw_sound(axes, level_db, centre_hz, duration)
+    if title:
+        axes.set_title(title)
+    most = max((atom["strength"] for atom in ordered), default=1.0) or 1.0
+    for at, label in enumerate(labels):
+        events = [atom for atom in ordered if str(atom["name"]) == label]
+        spans = [(atom["start_s"], max(atom["end_s"] - atom["start_s"], duration / 400)) for atom in events]
+        shares = [atom["strength"] / most for atom in events]
+        colour = PALETTE[at % len(PALETTE)]
+        below.broken_barh(spans, (at - 0.36, 0.72), facecolors=[(*colour, 0.2 + 0.8 * share) for share in shares])
+        if at < _OUTLINED and "low_hz" in events[0]:  # where it is strongest
+            low, high = np.interp([events[0]["low_hz"], events[0]["high_hz"]], centre_hz, np.arange(len(centre_hz)))
+            box = Rectangle((spans[0][0], low - 1), spans[0][1], high - low + 2, fill=False, edgecolor=colour)
+            box.set(linewidth=2.2, path_effects=[withStroke(linewidth=3.6, foreground="white", alpha=0.8)])
+            axes.add_patch(box)
+    _lanes(below, labels or ["no atom"], duration)
+    alt = _said_of(audio, rate, time_s, centre_hz, level_db)
+    if not ordered:
+        return figure, alt + "; no atom fires."
+    firsts = [next(atom for atom in ordered if str(atom["name"]) == label) for label in labels]
+    alt += "; the atoms heard, strongest first, each where it is strongest: "
+    alt += ", ".join(
+        f"{readable(atom['name'])} {atom['start_s']:.1f}–{atom['end_s']:.1f} s ({atom['strength']:.3g})"
+        for atom in firsts
+    )
+    left = len(names) - len(labels)
+    return figure, alt + (f", and {left} more not drawn." if left else ".")
 
 
 @styled

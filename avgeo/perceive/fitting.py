@@ -1,0 +1,87 @@
+"""Atoms from a corpus: training on clips and mixtures of their waveforms, and names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+
+from avgeo.clips import read_audio
+from avgeo.perceive.atoms import AtomModel, encode_clips, listener, name_atoms
+from avgeo.perceive.coder import SparseCoder
+from avgeo.perceive.encoders import SAMPLE_RATE_HZ
+from avgeo.perceive.persistence import Listener
+from avgeo.perceive.sae import SparseAutoencoder, topk_config
+from avgeo.perceive.scores import score_atoms
+from avgeo.perceive.training import Mixtures, mix_waveforms, train_sae
+from avgeo.profiles import AtomSettings
+
+Labelled = tuple[Float[np.ndarray, "clips time dim"], Bool[np.ndarray, "clips time sources"]]
+
+
+def waveform_mixtures(files: list[Path], settings: AtomSettings, seed: int) -> Mixtures:
+    """Mixtures of these files' sounds, cut to the shortest."""
+    sounds = [read_audio(file, SAMPLE_RATE_HZ) for file in files]
+    shortest = min(map(len, sounds))
+    audio = torch.from_numpy(np.stack([sound[:shortest] for sound in sounds]))
+    return mix_waveforms(audio, settings.mixtures, settings, seed)
+
+
+def vectors(patches: Float[np.ndarray, "clips time dim"]) -> Float[torch.Tensor, "count dim"]:
+    """Patches of clips as one list of float32 vectors."""
+    return torch.from_numpy(patches.astype(np.float32)).flatten(0, 1)
+
+
+def fit_atoms(
+    patches: Float[np.ndarray, "clips time dim"], mixtures: Mixtures | None, settings: AtomSettings, seed: int
+) -> tuple[SparseAutoencoder, pd.DataFrame]:
+    """The recipe trained on clips: the autoencoder and its history."""
+    return train_sae(vectors(patches), settings, seed, mixtures=mixtures)
+
+
+def named(
+    coder: SparseCoder,
+    held_out: Labelled,
+    sources: list[str],
+    settings: AtomSettings,
+) -> AtomModel:
+    """The trained autoencoder with names from held-out clips and what sounds in them."""
+    codes = encode_clips(listener(coder, settings), held_out[0])
+    table = name_atoms(codes, np.asarray(held_out[1].any(axis=1)), sources, settings.name_auroc)
+    return AtomModel(coder, table, settings)
+
+
+def compared(
+    ours: SparseCoder,
+    patches: Float[np.ndarray, "clips time dim"],
+    parts: tuple[Labelled, Labelled],
+    place_id: list[str],
+    settings: AtomSettings,
+    *,
+    bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Scores of ours, of TopK with the same atoms at a time, of ours without persistence, and of no training at all.
+
+    TopK is trained on `patches`; atoms are matched on the first of `parts` and scored on the second, whose clips come
+    from `place_id`. Columns: metric, value, low, high, row.
+    """
+    dim, active = patches.shape[-1], settings.at_a_time
+    x = vectors(patches)
+    untrained = SparseAutoencoder(topk_config(dim, settings.atoms, active), seed)
+    untrained.fit_scaling(x)
+    topk, _ = train_sae(x, settings, seed, config=topk_config(dim, settings.atoms, active))
+    models = {
+        "ours": listener(ours, settings),
+        "ours, no persistence": Listener(ours),
+        "TopK": Listener(topk),
+        "untrained": Listener(untrained),
+    }
+    rows = [
+        score_atoms(model, *parts, place_id, bootstrap=bootstrap, seed=seed).assign(row=name)
+        for name, model in models.items()
+    ]
+    return pd.concat(rows, ignore_index=True)
