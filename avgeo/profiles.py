@@ -104,7 +104,7 @@ class AtomSettings:
     active: int = 8  # per patch
     release: float = 0.8  # share of the training in which the encoder is the dictionary
     persist_s: float = 1.0  # how far before and after an atom's strength is shared
-    at_a_time: int = 16  # atoms of a moment, after sharing
+    at_a_time: int = 32  # atoms of a moment, after sharing
     epochs: int = 12
     batch: int = 256
     learning_rate: float = 0.012

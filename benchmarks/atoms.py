@@ -44,7 +44,7 @@ OURS = "ours"
 UNTRAINED = "untrained"
 L0 = {"planted": (8, 16), "spectrogram": (8, 16), "avg-sim": (8, 16, 32, 64), "esc10": (8, 16)}
 ABLATED_AT = 16
-RATES = {SaeConfig: 0.003, BatchTopKConfig: 0.003, MatryoshkaConfig: 0.003, NmfConfig: 0.003}
+RATES = {SaeConfig: 0.003, BatchTopKConfig: 0.003, MatryoshkaConfig: 0.006, NmfConfig: 0.003}
 """Each baseline's learning rate: the best of .003, .006 and .012 by MCC on AVG-Sim at L0 16, with seed 0."""
 TRAINED_BY = tuple(
     f"perceive/{name}" for name in ("sae", "coder", "sparse", "baselines", "training", "encoders", "planted")
