@@ -34,7 +34,7 @@ from avgeo.perceive.atoms import listener
 from avgeo.perceive.baselines import BatchTopKConfig, MatryoshkaConfig, NmfConfig
 from avgeo.perceive.coder import CoderConfig
 from avgeo.perceive.persistence import Listener
-from avgeo.perceive.sae import SaeConfig, SparseAutoencoder, pursuit_config, recipe, topk_config
+from avgeo.perceive.sae import SparseAutoencoder, pursuit_config, recipe, topk_config
 from avgeo.perceive.scores import across_seeds, paired_differences
 from avgeo.perceive.stability import code_stability, stability
 from avgeo.perceive.training import train_sae
@@ -44,7 +44,7 @@ OURS = "ours"
 UNTRAINED = "untrained"
 L0 = {"planted": (8, 16), "spectrogram": (8, 16), "avg-sim": (8, 16, 32, 64), "esc10": (8, 16)}
 ABLATED_AT = 16
-RATES = {SaeConfig: 0.003, BatchTopKConfig: 0.003, MatryoshkaConfig: 0.006, NmfConfig: 0.003}
+RATES = {"TopK": 0.003, "BatchTopK": 0.003, "Matryoshka": 0.006, "matching pursuit": 0.012, "NMF": 0.003}
 """Each baseline's learning rate: the best of .003, .006 and .012 by MCC on AVG-Sim at L0 16, with seed 0."""
 TRAINED_BY = tuple(
     f"perceive/{name}" for name in ("sae", "coder", "sparse", "baselines", "training", "encoders", "planted")
@@ -72,14 +72,14 @@ def _ours(consistency: bool = True, persistence: bool = True, **changed: Any) ->
     return make
 
 
-def _baseline(shape: Callable[..., CoderConfig], persistence: bool = False) -> Make:
+def _baseline(name: str, shape: Callable[..., CoderConfig], persistence: bool = False) -> Make:
     """Another method in the same training loop, with the same data, atoms, batches and steps."""
 
     def make(task: Task, settings: AtomSettings, seed: int) -> Listener:
         persists = persistence and task.in_time
         active = min(AtomSettings().active, settings.at_a_time // 2) if persists else settings.at_a_time
         config = shape(task.x.shape[-1], settings.atoms, active=active)
-        coder, _ = train_sae(task.x, replace(settings, learning_rate=RATES[type(config)]), seed, config=config)
+        coder, _ = train_sae(task.x, replace(settings, learning_rate=RATES[name]), seed, config=config)
         return listener(coder, settings) if persists else Listener(coder)
 
     return make
@@ -93,11 +93,11 @@ def _untrained(task: Task, settings: AtomSettings, seed: int) -> Listener:
 
 METHODS: dict[str, Make] = {
     OURS: _ours(),
-    "TopK": _baseline(topk_config),
-    "BatchTopK": _baseline(BatchTopKConfig),
-    "Matryoshka": _baseline(MatryoshkaConfig),
-    "matching pursuit": _baseline(pursuit_config),
-    "NMF": _baseline(NmfConfig),
+    "TopK": _baseline("TopK", topk_config),
+    "BatchTopK": _baseline("BatchTopK", BatchTopKConfig),
+    "Matryoshka": _baseline("Matryoshka", MatryoshkaConfig),
+    "matching pursuit": _baseline("matching pursuit", pursuit_config),
+    "NMF": _baseline("NMF", NmfConfig),
     UNTRAINED: _untrained,
 }
 ABLATIONS: dict[str, Make] = {
@@ -107,7 +107,7 @@ ABLATIONS: dict[str, Make] = {
     "never tied": _ours(tied=False, release=1.0),
     "two experts": _ours(experts=2),
     "no consistency": _ours(consistency=False),
-    "TopK with persistence": _baseline(topk_config, persistence=True),
+    "TopK with persistence": _baseline("TopK", topk_config, persistence=True),
 }
 
 

@@ -5,6 +5,7 @@ Colours are safe for colour-blind readers, maps are equal-area, and nothing is d
 
 from __future__ import annotations
 
+from avgeo.plots.atoms import comparison_curves
 from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectrogram
 from avgeo.plots.curation import gate_counts, taken_and_short
 from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability
@@ -18,6 +19,7 @@ __all__ = [
     "activation_map",
     "atom_atlas",
     "clock_tables",
+    "comparison_curves",
     "contact_sheet",
     "credible_levels",
     "density_map",
