@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="little data and training: to see that it runs")
     chosen = parser.parse_args()
     names = list(TASKS) if chosen.task == "all" else [chosen.task]
-    if unknown := [name for name in (chosen.methods or "").split(",") if name and name not in METHODS]:
+    if unknown := [name for name in (chosen.methods or "").split(",") if name and name not in METHODS | ABLATIONS]:
         parser.error(f"unknown methods {', '.join(unknown)}: choose among {', '.join(METHODS | ABLATIONS)}")
     folder = chosen.out.with_suffix(".cells")
     folder.mkdir(parents=True, exist_ok=True)
