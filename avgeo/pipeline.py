@@ -271,13 +271,14 @@ class Pipeline:
     def _make_atoms(self, out: Path) -> None:
         settings = self.profile.atoms
         train, held_out = self.rows_of("train"), self.rows_of("val")
-        some = np.random.default_rng(self.seed).permutation(train)[: settings.mixtures]
-        mixtures = waveform_mixtures(
-            [self.world.path / path for path in self.manifest["path"].iloc[some]], settings, self.seed
-        )
-        sae, history = fit_atoms(self.embedded.patches[train], mixtures, settings, self.seed)
+        mixtures = None
+        if settings.consistency_weight:
+            some = np.random.default_rng(self.seed).permutation(train)[: settings.mixtures]
+            files = [self.world.path / path for path in self.manifest["path"].iloc[some]]
+            mixtures = waveform_mixtures(files, settings, self.seed)
+        heard, history = fit_atoms(self.embedded.patches[train], mixtures, settings, self.seed)
         sources, labelled = self._labelled(held_out)
-        named(sae, labelled, sources, settings).save(out)
+        named(heard, labelled, sources, settings).save(out)
         history.to_parquet(out / "history.parquet")
 
     def _labelled(self, rows: np.ndarray) -> tuple[list[str], tuple[np.ndarray, np.ndarray]]:
@@ -297,7 +298,7 @@ class Pipeline:
     def _make_atom_scores(self, out: Path) -> None:
         test = self.rows_of("test")
         compared(
-            self.atom_model.sae, self.embedded.patches[self.rows_of("train")],
+            self.atom_model.listener, self.embedded.patches[self.rows_of("train")],
             (self._labelled(self.rows_of("val"))[1], self._labelled(test)[1]),
             self.manifest["place_id"].iloc[test].tolist(), self.profile.atoms,
             bootstrap=self.profile.evaluate.bootstrap, seed=self.seed,

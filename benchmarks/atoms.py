@@ -30,10 +30,10 @@ from atoms_tasks import TASKS, Task, dictionary_of
 from avgeo.artifacts import code_hash, run_card
 from avgeo.engine import map_items
 from avgeo.paths import write_text
-from avgeo.perceive.atoms import listener
+from avgeo.perceive.atoms import reach
 from avgeo.perceive.baselines import BatchTopKConfig, MatryoshkaConfig, NmfConfig
 from avgeo.perceive.coder import CoderConfig
-from avgeo.perceive.persistence import Listener
+from avgeo.perceive.persistence import Listener, calibrated
 from avgeo.perceive.sae import SparseAutoencoder, pursuit_config, recipe, topk_config
 from avgeo.perceive.scores import across_seeds, paired_differences
 from avgeo.perceive.stability import code_stability, stability
@@ -54,20 +54,42 @@ Make = Callable[[Task, AtomSettings, int], Listener]
 """A trained coder of a task, settings (with `at_a_time` as the L0) and a seed, as it hears clips."""
 
 
-def _ours(consistency: bool = True, persistence: bool = True, **changed: Any) -> Make:
+_kept: dict[str, Any] = {}
+
+
+def _trained(key: tuple[object, ...], train: Callable[[], Any]) -> Any:
+    """What `train()` gives, kept until another is asked for: one of ours serves every L0."""
+    name = repr(key)
+    if name not in _kept:
+        _kept.clear()
+        _kept[name] = train()
+    return _kept[name]
+
+
+def _heard(coder: Any, task: Task, settings: AtomSettings) -> Listener:
+    assert task.clips is not None
+    return calibrated(coder, task.clips, reach(settings), settings.at_a_time)
+
+
+def _ours(persistence: bool = True, consistency: float | None = None, **changed: Any) -> Make:
     """Our recipe with parts of it changed."""
 
     def make(task: Task, settings: AtomSettings, seed: int) -> Listener:
-        persists = persistence and task.in_time
-        # half of what a moment holds is a patch's own, and never more than the profile's
-        active = min(AtomSettings().active, settings.at_a_time // 2) if persists else settings.at_a_time
-        settings = replace(settings, active=active)
+        persists = persistence and task.clips is not None
+        weight = settings.consistency_weight if consistency is None else consistency
+        settings = replace(
+            settings, active=settings.active if persists else settings.at_a_time, consistency_weight=weight
+        )
         shape = recipe(task.x.shape[-1], settings)
-        if changed.get("stages") == 1:
+        if "stages" in changed:
             shape = replace(shape, split=None)
         config = replace(shape, **changed)
-        coder, _ = train_sae(task.x, settings, seed, mixtures=task.mixtures if consistency else None, config=config)
-        return listener(coder, settings) if persists else Listener(coder)
+
+        def train() -> Any:
+            return train_sae(task.x, settings, seed, mixtures=task.mixtures if weight else None, config=config)[0]
+
+        key = (id(task), config, replace(settings, at_a_time=0), seed)
+        return _heard(_trained(key, train), task, settings) if persists else Listener(train())
 
     return make
 
@@ -76,11 +98,10 @@ def _baseline(name: str, shape: Callable[..., CoderConfig], persistence: bool = 
     """Another method in the same training loop, with the same data, atoms, batches and steps."""
 
     def make(task: Task, settings: AtomSettings, seed: int) -> Listener:
-        persists = persistence and task.in_time
-        active = min(AtomSettings().active, settings.at_a_time // 2) if persists else settings.at_a_time
+        active = settings.active if persistence else settings.at_a_time
         config = shape(task.x.shape[-1], settings.atoms, active=active)
         coder, _ = train_sae(task.x, replace(settings, learning_rate=RATES[name]), seed, config=config)
-        return listener(coder, settings) if persists else Listener(coder)
+        return _heard(coder, task, settings) if persistence else Listener(coder)
 
     return make
 
@@ -106,7 +127,7 @@ ABLATIONS: dict[str, Make] = {
     "never released": _ours(release=1.0),
     "never tied": _ours(tied=False, release=1.0),
     "two experts": _ours(experts=2),
-    "no consistency": _ours(consistency=False),
+    "mixture consistency": _ours(consistency=0.1),
     "TopK with persistence": _baseline("TopK", topk_config, persistence=True),
 }
 

@@ -47,7 +47,7 @@ class Task:
     mixtures: Mixtures | None
     probe_x: torch.Tensor
     score: Callable[[Listener, int, int], Rows]
-    in_time: bool = False  # whether vectors follow each other in clips
+    clips: torch.Tensor | None = None  # some of the training clips, where vectors follow each other in time
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ def _recovery(coder: Any, triples: dict[float, Triples], active: int) -> Rows:
                 _one(f"first held {at}", row["first"]),
             ]
         else:
-            rows.append(
-                {"metric": f"support recovery {at}", "value": row["recovery"], "low": row["low"], "high": row["high"]}
-            )
+            rows += [
+                {"metric": f"support recovery {at}", "value": row["recovery"], "low": row["low"], "high": row["high"]},
+                _one(f"support F1 {at}", row["f1"]),
+                _one(f"support kappa {at}", row["kappa"]),
+            ]
     return rows
 
 
@@ -226,7 +228,7 @@ def _avg_sim(quick: bool) -> Task:
 
     probe_x = torch.from_numpy(features[rows["test"]].astype(np.float32)).flatten(0, 1)
     chosen = np.random.default_rng(0).permutation(len(probe_x))[:PROBED]
-    return Task(x, mixtures, probe_x[torch.from_numpy(chosen)], score, in_time=True)
+    return Task(x, mixtures, probe_x[torch.from_numpy(chosen)], score, x.reshape(-1, *features.shape[1:])[::4])
 
 
 def _sim_pairs(study: Pipeline, count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -351,7 +353,8 @@ def _esc10(quick: bool, seed: int) -> Task:
         return found
 
     probe_x = torch.from_numpy(all_of.patches[rows["test"]][heard[rows["test"]]])
-    return Task(x, mixtures, probe_x[:PROBED], score, in_time=True)
+    clips = torch.from_numpy(all_of.patches[rows["train"]])
+    return Task(x, mixtures, probe_x[:PROBED], score, clips)
 
 
 def _esc_pairs(

@@ -1,6 +1,6 @@
 """Perception: sound into acoustic atoms, sight into thumbnails."""
 
-from avgeo.perceive.atoms import Atom, AtomModel, encode_clips, listener, name_atoms, spoken
+from avgeo.perceive.atoms import Atom, AtomModel, encode_clips, name_atoms, reach, spoken
 from avgeo.perceive.baselines import BatchTopK, BatchTopKConfig, Matryoshka, MatryoshkaConfig, Nmf, NmfConfig
 from avgeo.perceive.coder import CoderConfig, CoderError, SparseCoder
 from avgeo.perceive.embedding import Corpus, EmbeddingError, Features, embed_corpus
@@ -20,7 +20,7 @@ from avgeo.perceive.encoders import (
 from avgeo.perceive.fitting import compared, fit_atoms, named, waveform_mixtures
 from avgeo.perceive.hub import export_sae_lens
 from avgeo.perceive.inversion import InversionError, invert, render_atoms
-from avgeo.perceive.persistence import Listener, persist
+from avgeo.perceive.persistence import Listener, calibrated, persist
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder, pursuit_config, recipe, topk_config
 from avgeo.perceive.scores import (
     auroc_error,
@@ -63,6 +63,7 @@ __all__ = [
     "SparseCoder",
     "auroc_error",
     "auroc_matrix",
+    "calibrated",
     "compared",
     "consistency_loss",
     "embed_clip",
@@ -73,7 +74,6 @@ __all__ = [
     "fraction_unexplained",
     "get_encoder",
     "invert",
-    "listener",
     "log_mel",
     "match_sources",
     "mix_waveforms",
@@ -82,6 +82,7 @@ __all__ = [
     "patch_seconds",
     "persist",
     "pursuit_config",
+    "reach",
     "recipe",
     "render_atoms",
     "score_atoms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from avgeo.perceive.encoders import patch_seconds
 from avgeo.perceive.persistence import Listener
 from avgeo.perceive.scores import auroc_error, auroc_matrix, best_cut
 from avgeo.profiles import AtomSettings
+
+_LISTENER = "listener.json"
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Atom:
         return asdict(self)
 
 
-def listener(coder: SparseCoder, settings: AtomSettings) -> Listener:
-    """The coder as the settings let it hear a clip: with the reach of persistence, and so many atoms at a time."""
-    return Listener(coder, round(settings.persist_s / patch_seconds(settings)), settings.at_a_time)
+def reach(settings: AtomSettings) -> int:
+    """How many patches before and after share an atom's strength."""
+    return round(settings.persist_s / patch_seconds(settings))
 
 
 def encode_clips(
@@ -90,23 +93,31 @@ def name_atoms(
 class AtomModel:
     """A trained autoencoder with its atoms' names and typical strengths: what turns sound into a list of atoms."""
 
-    sae: SparseCoder
+    listener: Listener
     table: pd.DataFrame
     settings: AtomSettings
 
+    @property
+    def sae(self) -> SparseCoder:
+        """The autoencoder."""
+        return self.listener.coder
+
     def save(self, folder: Path) -> None:
-        """Write the autoencoder and `atoms.parquet`."""
+        """Write the autoencoder, `listener.json` and `atoms.parquet`."""
         self.sae.save_pretrained(folder)
+        heard = {"reach": self.listener.reach, "threshold": self.listener.threshold}
+        (folder / _LISTENER).write_text(json.dumps(heard) + "\n")
         self.table.to_parquet(folder / "atoms.parquet")
 
     @classmethod
     def load(cls, folder: Path, settings: AtomSettings) -> AtomModel:
         """Read what `save` wrote."""
-        return cls(SparseCoder.from_pretrained(folder), pd.read_parquet(folder / "atoms.parquet"), settings)
+        listener = Listener(SparseCoder.from_pretrained(folder), **json.loads((folder / _LISTENER).read_text()))
+        return cls(listener, pd.read_parquet(folder / "atoms.parquet"), settings)
 
     def encode(self, patches: Float[np.ndarray, "clips time dim"]) -> Float[np.ndarray, "clips time atoms"]:
         """Codes of clips as this model hears them."""
-        return encode_clips(listener(self.sae, self.settings), patches)
+        return encode_clips(self.listener, patches)
 
     def sound_vector(self, codes: Float[np.ndarray, "*clips time atoms"]) -> Float[np.ndarray, "*clips two_atoms"]:
         """A clip's sound as one vector (2 * atoms): log(1 + strength / typical) of each atom's mean, then maximum.

@@ -10,15 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 
 from avgeo.clips import read_audio
-from avgeo.perceive.atoms import AtomModel, encode_clips, listener, name_atoms
+from avgeo.perceive.atoms import AtomModel, encode_clips, name_atoms, reach
 from avgeo.perceive.coder import SparseCoder
 from avgeo.perceive.encoders import SAMPLE_RATE_HZ
-from avgeo.perceive.persistence import Listener
+from avgeo.perceive.persistence import Listener, calibrated
 from avgeo.perceive.sae import SparseAutoencoder, topk_config
 from avgeo.perceive.scores import score_atoms
 from avgeo.perceive.training import Mixtures, mix_waveforms, train_sae
 from avgeo.profiles import AtomSettings
 
+_CALIBRATED = 300
 Labelled = tuple[Float[np.ndarray, "clips time dim"], Bool[np.ndarray, "clips time sources"]]
 
 
@@ -37,25 +38,27 @@ def vectors(patches: Float[np.ndarray, "clips time dim"]) -> Float[torch.Tensor,
 
 def fit_atoms(
     patches: Float[np.ndarray, "clips time dim"], mixtures: Mixtures | None, settings: AtomSettings, seed: int
-) -> tuple[SparseAutoencoder, pd.DataFrame]:
-    """The recipe trained on clips: the autoencoder and its history."""
-    return train_sae(vectors(patches), settings, seed, mixtures=mixtures)
+) -> tuple[Listener, pd.DataFrame]:
+    """The recipe trained on clips, hearing as many atoms at a time as the settings say; and its history."""
+    coder, history = train_sae(vectors(patches), settings, seed, mixtures=mixtures)
+    return listening(coder, patches, settings), history
 
 
-def named(
-    coder: SparseCoder,
-    held_out: Labelled,
-    sources: list[str],
-    settings: AtomSettings,
-) -> AtomModel:
+def listening(coder: SparseCoder, patches: Float[np.ndarray, "clips time dim"], settings: AtomSettings) -> Listener:
+    """A coder calibrated on these clips, or on some hundreds of them, evenly chosen."""
+    some = patches[:: max(1, len(patches) // _CALIBRATED)]
+    return calibrated(coder, torch.from_numpy(some.astype(np.float32)), reach(settings), settings.at_a_time)
+
+
+def named(listener: Listener, held_out: Labelled, sources: list[str], settings: AtomSettings) -> AtomModel:
     """The trained autoencoder with names from held-out clips and what sounds in them."""
-    codes = encode_clips(listener(coder, settings), held_out[0])
+    codes = encode_clips(listener, held_out[0])
     table = name_atoms(codes, np.asarray(held_out[1].any(axis=1)), sources, settings.name_auroc)
-    return AtomModel(coder, table, settings)
+    return AtomModel(listener, table, settings)
 
 
 def compared(
-    ours: SparseCoder,
+    ours: Listener,
     patches: Float[np.ndarray, "clips time dim"],
     parts: tuple[Labelled, Labelled],
     place_id: list[str],
@@ -75,8 +78,8 @@ def compared(
     untrained.fit_scaling(x)
     topk, _ = train_sae(x, settings, seed, config=topk_config(dim, settings.atoms, active))
     models = {
-        "ours": listener(ours, settings),
-        "ours, no persistence": Listener(ours),
+        "ours": ours,
+        "ours, no persistence": Listener(ours.coder),
         "TopK": Listener(topk),
         "untrained": Listener(untrained),
     }

@@ -1,0 +1,113 @@
+"""Reading the comparison's run cards (`benchmarks/atoms.py`): curves, tables, and what may be concluded from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+OURS = "ours"
+BASELINES = ("TopK", "BatchTopK", "Matryoshka", "matching pursuit", "NMF")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task of a card: `summary` (method, l0, metric, mean, low, high, seeds) and `ahead` (ours minus a method)."""
+
+    summary: pd.DataFrame
+    ahead: pd.DataFrame
+    stability: pd.DataFrame
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any], task: str) -> Comparison:
+        """The part of a card that is about `task`; raises `KeyError` when it holds nothing of it."""
+        parts: dict[str, Any] = {}
+        for name in ("summary", "ours_minus", "stability"):
+            table = pd.DataFrame(card["result"][name])
+            parts[name] = table.loc[table["task"] == task].reset_index(drop=True) if len(table) else table
+        if parts["summary"].empty:
+            raise KeyError(f"the card holds no task {task!r}")
+        return cls(parts["summary"], parts["ours_minus"], parts["stability"])
+
+    def at(self, method: str, l0: int, metric: str) -> tuple[float, float, float]:
+        """(mean, low, high) over seeds."""
+        rows: Any = self.summary.set_index(["method", "l0", "metric"])
+        mean, low, high = rows.loc[(method, l0, metric), ["mean", "low", "high"]].tolist()
+        return float(mean), float(low), float(high)
+
+    def table(
+        self, methods: Sequence[str], metrics: Mapping[str, str], l0s: Sequence[int], digits: int = 3
+    ) -> pd.DataFrame:
+        """One row per method and L0; `metrics` maps a card's name to a column's. Cells: mean [95 % interval]."""
+        rows = []
+        for method in methods:
+            for l0 in l0s:
+                values = [self.at(method, l0, metric) for metric in metrics]
+                cells = [f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for mean, low, high in values]
+                rows.append({"method": method, "L0": l0} | dict(zip(metrics.values(), cells, strict=True)))
+        return pd.DataFrame(rows)
+
+    def curve(self, metrics: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+        """Rows for `plots.comparison_curves` over L0: line, panel, x, mean, low, high."""
+        part = self.summary.loc[self.summary["metric"].isin(metrics) & self.summary["method"].isin(methods)]
+        return part.rename(columns={"method": "line", "metric": "panel", "l0": "x"})
+
+    def over_snr(self, measures: Mapping[str, str], methods: Sequence[str], l0: int) -> pd.DataFrame:
+        """The same over the SNR in dB of mixtures; `measures` maps the cards' names to panels, e.g. "set F1"."""
+        rows = []
+        here = self.summary.loc[(self.summary["l0"] == l0) & self.summary["method"].isin(methods)]
+        for row in here.to_dict("records"):
+            found = re.fullmatch(r"(.+) ([+-]\d+) dB", str(row["metric"]))
+            if found and found[1] in measures:
+                rows.append(row | {"line": row["method"], "panel": measures[found[1]], "x": int(found[2])})
+        return pd.DataFrame(rows)
+
+    def verdict(self, metric: str, others: Sequence[str] = BASELINES) -> pd.DataFrame:
+        """Ours against each of `others` at every L0: l0, other, ours, theirs, and whether the intervals are apart."""
+        rows = []
+        for l0 in sorted(self.summary.loc[self.summary["method"] == OURS, "l0"].unique()):
+            own = self.at(OURS, l0, metric)
+            for other in others:
+                their = self.at(other, l0, metric)
+                says = "higher" if own[1] > their[2] else "lower" if own[2] < their[1] else "not apart"
+                rows.append({"l0": int(l0), "other": other, "ours": own[0], "theirs": their[0], "ours is": says})
+        return pd.DataFrame(rows)
+
+
+def concluded(verdict: pd.DataFrame, metric: str) -> str:
+    """A verdict in words: in how many comparisons ours is higher, lower or not apart, and where it is not higher."""
+    higher = int((verdict["ours is"] == "higher").sum())
+    text = f"{metric}: ours is higher in {higher} of {len(verdict)} comparisons"
+    for says in ("not apart", "lower"):
+        rows = verdict.loc[verdict["ours is"] == says]
+        if len(rows):
+            where = ", ".join(f"{other} at L0 {l0}" for other, l0 in rows[["other", "l0"]].itertuples(index=False))
+            text += f"; {says} from {where}" if says == "not apart" else f"; {says} than {where}"
+    return text + "."
+
+
+def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
+    """Ours and what it is without each part: MCC, F1, set F1 at 0 dB, and ours less the row in MCC and F1."""
+    found = Comparison.of(card, task)
+    metrics = {"MCC": "MCC", "F1": "F1", "set F1 +0 dB": "set F1, 0 dB"}
+    there = found.summary.loc[found.summary["l0"] == l0, "method"].unique()
+    names = [OURS] + [name for name in there if name not in (OURS, "untrained", *BASELINES)] + ["TopK"]
+    ahead: Any = found.ahead.set_index(["method", "l0", "metric"])
+    table = found.table(names, metrics, [l0]).drop(columns="L0")
+    for metric in ("MCC", "F1"):
+        cells = [""]
+        for name in names[1:]:
+            gap, low, high = ahead.loc[(name, l0, metric), ["difference", "low", "high"]].tolist()
+            cells.append(f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]")
+        table[f"ours less it, {metric}"] = cells
+    return table
+
+
+def stabilities(found: Comparison, l0: int) -> pd.DataFrame:
+    """Stability of dictionaries and of codes at one L0, less that of untrained ones, with intervals."""
+    part = found.stability.loc[found.stability["l0"] == l0]
+    cells = [f"{row['excess']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in part.to_dict("records")]
+    return part.assign(cell=cells).pivot_table("cell", "method", ["of", "measure"], aggfunc="first").reset_index()
