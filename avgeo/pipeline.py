@@ -37,7 +37,6 @@ from avgeo.perceive import (
     spoken,
     train_sights,
     visible_sources,
-    waveform_mixtures,
 )
 from avgeo.profiles import Profile
 from avgeo.reason import load_reasoner, train_reasoner
@@ -271,12 +270,8 @@ class Pipeline:
     def _make_atoms(self, out: Path) -> None:
         settings = self.profile.atoms
         train, held_out = self.rows_of("train"), self.rows_of("val")
-        mixtures = None
-        if settings.consistency_weight:
-            some = np.random.default_rng(self.seed).permutation(train)[: settings.mixtures]
-            files = [self.world.path / path for path in self.manifest["path"].iloc[some]]
-            mixtures = waveform_mixtures(files, settings, self.seed)
-        heard, history = fit_atoms(self.embedded.patches[train], mixtures, settings, self.seed)
+        files = [self.world.path / path for path in self.manifest["path"].iloc[train]]
+        heard, history = fit_atoms(self.embedded.patches[train], files, settings, self.seed)
         sources, labelled = self._labelled(held_out)
         named(heard, labelled, sources, settings).save(out)
         history.to_parquet(out / "history.parquet")

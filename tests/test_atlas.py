@@ -35,6 +35,7 @@ from avgeo.clips import ClipError
 from avgeo.perceive.atoms import AtomModel
 from avgeo.perceive.encoders import SAMPLE_RATE_HZ, patches
 from avgeo.perceive.inversion import band_centres_hz
+from avgeo.perceive.persistence import Listener
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder
 from avgeo.profiles import AtomSettings
 
@@ -56,7 +57,7 @@ def model_of(directions: np.ndarray, names: list[str | None]) -> AtomModel:
     area = np.linspace(0.95, 0.6, count)
     table = pd.DataFrame({"atom": range(count), "name": names, "auroc": area, "auroc_low": area - 0.1})
     table = table.assign(fires=0.1, typical=1.0, heard_from=0.5)
-    return AtomModel(coder, table, SETTINGS)
+    return AtomModel(Listener(coder), table, SETTINGS)
 
 
 def band(low: int, high: int, sign: float = 1.0) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +14,7 @@ from scipy.stats import mannwhitneyu
 from avgeo.perceive import (
     SAMPLE_RATE_HZ,
     AtomModel,
+    Listener,
     SaeConfig,
     SparseAutoencoder,
     auroc_error,
@@ -30,21 +29,11 @@ from avgeo.perceive.encoders import patches
 from avgeo.profiles import AtomSettings
 
 SETTINGS = AtomSettings()
-TINY = replace(SETTINGS, atoms=32, active=4, epochs=20, batch=128, learning_rate=1e-2)
 
 
 def tone(frequency_hz: float, seconds: float = 2.0) -> torch.Tensor:
     time = torch.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     return torch.sin(2 * torch.pi * frequency_hz * time)
-
-
-def planted(count: int = 3000, atoms: int = 24, dim: int = 40, seed: int = 123) -> tuple[torch.Tensor, np.ndarray]:
-    """Sparse non-negative mixtures of known directions: (x, which are active)."""
-    draw = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(atoms, dim, generator=draw), dim=-1)
-    active = torch.rand(count, atoms, generator=draw) < 3 / atoms
-    strength = (1 + torch.rand(count, atoms, generator=draw)) * active
-    return strength @ directions + 0.01 * torch.randn(count, dim, generator=draw), active.numpy()
 
 
 @pytest.mark.parametrize("frequency_hz", [200.0, 1000.0, 4000.0])
@@ -114,7 +103,7 @@ def test_source_activity_counts_patches_that_are_mostly_covered():
 def model_of(codes: np.ndarray, labels: np.ndarray, threshold: float = 0.75) -> AtomModel:
     table = name_atoms(codes, labels, ["surf:surf", "siren:two_tone"], threshold)
     sae = SparseAutoencoder(SaeConfig(4, codes.shape[-1], active=2), seed=0)
-    return AtomModel(sae, table, SETTINGS)
+    return AtomModel(Listener(sae), table, SETTINGS)
 
 
 def test_names_come_from_held_out_agreement_or_not_at_all(tmp_path):

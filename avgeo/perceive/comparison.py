@@ -68,12 +68,12 @@ class Comparison:
     def verdict(self, metric: str, others: Sequence[str] = BASELINES) -> pd.DataFrame:
         """Ours against each of `others` at every L0: l0, other, ours, theirs, and whether the intervals are apart."""
         rows = []
-        for l0 in sorted(self.summary.loc[self.summary["method"] == OURS, "l0"].unique()):
+        for l0 in sorted(map(int, self.summary.loc[self.summary["method"] == OURS, "l0"].unique())):
             own = self.at(OURS, l0, metric)
             for other in others:
                 their = self.at(other, l0, metric)
                 says = "higher" if own[1] > their[2] else "lower" if own[2] < their[1] else "not apart"
-                rows.append({"l0": int(l0), "other": other, "ours": own[0], "theirs": their[0], "ours is": says})
+                rows.append({"l0": l0, "other": other, "ours": own[0], "theirs": their[0], "ours is": says})
         return pd.DataFrame(rows)
 
 
@@ -107,7 +107,11 @@ def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
 
 
 def stabilities(found: Comparison, l0: int) -> pd.DataFrame:
-    """Stability of dictionaries and of codes at one L0, less that of untrained ones, with intervals."""
-    part = found.stability.loc[found.stability["l0"] == l0]
-    cells = [f"{row['excess']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in part.to_dict("records")]
-    return part.assign(cell=cells).pivot_table("cell", "method", ["of", "measure"], aggfunc="first").reset_index()
+    """Stability of dictionaries and of codes at one L0, less that of untrained ones: a row per method."""
+    rows = []
+    for method, part in found.stability.loc[found.stability["l0"] == l0].groupby("method", sort=False):
+        row: dict[str, Any] = {"method": method}
+        for item in part.to_dict("records"):
+            row[f"{item['of']}, {item['metric']}"] = f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+        rows.append(row)
+    return pd.DataFrame(rows)

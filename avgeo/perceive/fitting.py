@@ -37,9 +37,16 @@ def vectors(patches: Float[np.ndarray, "clips time dim"]) -> Float[torch.Tensor,
 
 
 def fit_atoms(
-    patches: Float[np.ndarray, "clips time dim"], mixtures: Mixtures | None, settings: AtomSettings, seed: int
+    patches: Float[np.ndarray, "clips time dim"], files: list[Path], settings: AtomSettings, seed: int
 ) -> tuple[Listener, pd.DataFrame]:
-    """The recipe trained on clips, hearing as many atoms at a time as the settings say; and its history."""
+    """The recipe trained on clips, hearing as many atoms at a time as the settings say; and its history.
+
+    `files` are the clips' media; some are mixed in the air where the settings ask for mixture consistency.
+    """
+    mixtures = None
+    if settings.consistency_weight:
+        some = np.random.default_rng(seed).permutation(len(files))[: settings.mixtures]
+        mixtures = waveform_mixtures([files[number] for number in some], settings, seed)
     coder, history = train_sae(vectors(patches), settings, seed, mixtures=mixtures)
     return listening(coder, patches, settings), history
 

@@ -45,7 +45,9 @@ class Listener:
         return self.coder.decode(codes.flatten(0, -2)).reshape(*codes.shape[:-1], -1)
 
 
-def calibrated(coder: SparseCoder, clips: Float[Tensor, "clips time dim"], reach: int, at_a_time: int | float) -> Listener:
+def calibrated(
+    coder: SparseCoder, clips: Float[Tensor, "clips time dim"], reach: int, at_a_time: int | float
+) -> Listener:
     """The listener whose moments hold `at_a_time` atoms in the mean over these clips, or all that fire, if fewer do.
 
     Raises `CoderError` for no clips or a number of atoms that is not positive.

@@ -1,0 +1,71 @@
+"""Reading comparison cards: what is apart, what is not, and what the tables and figures say of it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from avgeo import plots
+from avgeo.perceive.comparison import Comparison, ablations, concluded, stabilities
+from avgeo.perceive.scores import across_seeds, paired_differences
+
+MEANS = {"ours": 0.5, "TopK": 0.3, "BatchTopK": 0.495, "one stage": 0.4, "untrained": 0.1}
+
+
+def card(tasks: tuple[str, ...] = ("sim",)) -> dict:
+    rows = [
+        {"task": task, "method": method, "l0": l0, "metric": metric, "seed": seed}
+        | {"value": mean + l0 / 1000 + 0.01 * seed + shift}
+        for task in tasks
+        for method, mean in MEANS.items()
+        for l0 in (8, 16)
+        for metric, shift in (("MCC", 0.0), ("F1", -0.05), ("set F1 +0 dB", 0.2), ("set F1 -10 dB", 0.1))
+        for seed in range(3)
+    ]
+    long = pd.DataFrame(rows)
+    likeness = {"task": "sim", "l0": 16, "of": "codes", "metric": "correlation", "value": 0.2, "low": 0.1, "high": 0.3}
+    return {
+        "result": {
+            "summary": across_seeds(long).to_dict("records"),
+            "ours_minus": paired_differences(long, "ours").to_dict("records"),
+            "stability": [likeness | {"method": "ours"}, likeness | {"method": "TopK", "value": 0.1}],
+        }
+    }
+
+
+def test_a_verdict_says_higher_only_where_intervals_are_apart():
+    found = Comparison.of(card(), "sim")
+    verdict = found.verdict("MCC", ["TopK", "BatchTopK"])
+    assert verdict["ours is"].tolist() == ["higher", "not apart"] * 2
+    assert verdict["ours"].tolist() == pytest.approx([0.518, 0.518, 0.526, 0.526])
+    text = concluded(verdict, "MCC")
+    assert text == "MCC: ours is higher in 2 of 4 comparisons; not apart from BatchTopK at L0 8, BatchTopK at L0 16."
+    flipped = verdict.assign(**{"ours is": ["lower", "higher", "higher", "higher"]})
+    assert concluded(flipped, "F1").endswith("in 3 of 4 comparisons; lower than TopK at L0 8.")
+
+
+def test_tables_hold_mean_and_interval_and_differences_are_paired():
+    found = Comparison.of(card(), "sim")
+    table = found.table(["ours", "TopK"], {"MCC": "agreement"}, [8, 16])
+    assert table["agreement"].str.match(r"^0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]$").all() and len(table) == 4
+    parts = ablations(card(), "sim")
+    assert parts["method"].tolist() == ["ours", "one stage", "TopK"]  # of the baselines the best known alone
+    assert parts["ours less it, MCC"].tolist() == ["", "+0.100 [+0.100, +0.100]", "+0.200 [+0.200, +0.200]"]
+    likeness = stabilities(found, 16)
+    assert likeness["codes, correlation"].tolist() == ["0.200 [0.100, 0.300]", "0.100 [0.100, 0.300]"]
+    with pytest.raises(KeyError, match="elsewhere"):
+        Comparison.of(card(), "elsewhere")
+
+
+def test_curves_are_drawn_and_told():
+    found = Comparison.of(card(("sim", "other")), "sim")
+    rows = found.curve(["MCC", "F1"], ["ours", "TopK"])
+    figure, alt = plots.comparison_curves(rows, "atoms at a time", lines=["ours", "TopK"], log_x=True)
+    assert len(rows) == 8 and "MCC, ours: 0.518 at 8, 0.526 at 16" in alt and "F1, TopK" in alt
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["MCC", "F1"]
+    snr = found.over_snr({"set F1": "set F1"}, ["ours", "TopK"], 16)
+    assert sorted(snr["x"].unique()) == [-10, 0] and len(snr) == 4
+    with pytest.raises(plots.PlotError, match="columns"):
+        plots.comparison_curves(rows.drop(columns="low"), "x")
+    with pytest.raises(plots.PlotError):
+        plots.comparison_curves(rows.iloc[:0], "x")
