@@ -195,7 +195,7 @@ def locate(
     settings = model.atoms.settings
     embedded = _perceive(path, info, settings, sight_only, max_s)
     codes = None if embedded.patches is None else model.atoms.encode(embedded.patches[None])[0]
-    atoms = [] if codes is None else model.atoms.events(codes)
+    atoms = [] if embedded.patches is None else model.atoms.hear(embedded.patches)
     answer, proposal = _ask(model, codes, embedded)
     condition = _condition(model, codes, embedded, proposal)
 
@@ -246,7 +246,7 @@ def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float | N
     heard = sound_of(Path(path), model.atoms.settings, max_s)
     if not heard.any():
         raise ClipError(f"{path}: its sound is digital silence; give a clip with sound")
-    return model.atoms.events(model.atoms.encode(heard[None])[0])
+    return model.atoms.hear(heard)
 
 
 def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: bool, max_s: float) -> Embedded:

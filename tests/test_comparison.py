@@ -35,7 +35,8 @@ def card(tasks: tuple[str, ...] = ("sim",)) -> dict:
 
 def test_a_verdict_says_higher_only_where_intervals_are_apart():
     found = Comparison.of(card(), "sim")
-    verdict = found.verdict("MCC", ["TopK", "BatchTopK"])
+    assert found.baselines() == ["TopK", "BatchTopK"]
+    verdict = found.verdict("MCC", found.baselines())
     assert verdict["ours is"].tolist() == ["higher", "not apart"] * 2
     assert verdict["ours"].tolist() == pytest.approx([0.518, 0.518, 0.526, 0.526])
     text = concluded(verdict, "MCC")

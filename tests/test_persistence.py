@@ -49,6 +49,10 @@ def test_a_listener_hears_no_clip_into_another_and_without_reach_is_its_coder():
     heard = listener.encode(x)
     assert torch.equal(heard, persist(alone, 2, 0.1))
     assert torch.allclose(listener.encode(x[1:2]), heard[1:2], atol=1e-6)
+    moments = listener.moments(x)
+    assert torch.equal(moments, torch.where(heard > 0, alone, 0.0)) and int((moments > 0).sum()) < int(
+        (heard > 0).sum()
+    )
     assert torch.allclose(Listener(coder).decode(alone), coder.decode(alone.flatten(0, 1)).reshape(x.shape), atol=1e-6)
 
 

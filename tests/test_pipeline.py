@@ -54,7 +54,16 @@ def test_a_second_pipeline_reuses_everything(study, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("made again")
 
-    for name in ("simulate", "embed_corpus", "train_sae", "train_sights", "train_reasoner", "load_reasoner"):
+    for name in (
+        "simulate",
+        "embed_corpus",
+        "fit_atoms",
+        "compared",
+        "write_atlas",
+        "train_sights",
+        "train_reasoner",
+        "load_reasoner",
+    ):
         monkeypatch.setattr(pipeline, name, refuse)
     monkeypatch.setattr(pipeline, "train_flow", refuse)
     monkeypatch.setattr(pipeline, "best_constant", refuse)
@@ -124,8 +133,9 @@ def test_predictions_have_every_row_for_exactly_the_test_clips(study):
         assert (part[["latitude_deg", "longitude_deg"]].nunique().max() == 1) == (row == "constant")
 
 
-def test_atom_scores_compare_three_autoencoders(study):
-    assert set(pd.read_parquet(study.atom_scores.path / "scores.parquet")["row"]) == {"ours", "TopK", "untrained"}
+def test_atom_scores_compare_ours_with_less_and_with_others(study):
+    rows = pd.read_parquet(study.atom_scores.path / "scores.parquet")["row"]
+    assert set(rows) == {"ours", "ours, no persistence", "TopK", "untrained"}
 
 
 # --- what a stage may know ---

@@ -133,6 +133,10 @@ class AtomModel:
         named = self.table["name"].iloc[atom]
         return named if isinstance(named, str) else f"atom {atom}"
 
+    def hear(self, patches: Float[np.ndarray, "time dim"]) -> list[Atom]:
+        """The `events` of one clip, by its moments: persistence says which atoms sound, the patches say when."""
+        return self.events(self.listener.moments(torch.from_numpy(patches)).numpy())
+
     def events(self, codes: Float[np.ndarray, "time atoms"]) -> list[Atom]:
         """Every stretch of time in which an atom fires without a pause, strongest first."""
         seconds = patch_seconds(self.settings)

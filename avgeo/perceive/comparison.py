@@ -32,6 +32,11 @@ class Comparison:
             raise KeyError(f"the card holds no task {task!r}")
         return cls(parts["summary"], parts["ours_minus"], parts["stability"])
 
+    def baselines(self) -> list[str]:
+        """Those of `BASELINES` that were run at every L0 of ours."""
+        run = self.summary.groupby("method")["l0"].agg(set)
+        return [name for name in BASELINES if name in run.index and run.loc[name] >= run.loc[OURS]]
+
     def at(self, method: str, l0: int, metric: str) -> tuple[float, float, float]:
         """(mean, low, high) over seeds."""
         rows: Any = self.summary.set_index(["method", "l0", "metric"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from avgeo.clips import read_audio
 from avgeo.perceive.atoms import AtomModel, encode_clips, name_atoms, reach
@@ -20,7 +20,8 @@ from avgeo.perceive.training import Mixtures, mix_waveforms, train_sae
 from avgeo.profiles import AtomSettings
 
 _CALIBRATED = 300
-Labelled = tuple[Float[np.ndarray, "clips time dim"], Bool[np.ndarray, "clips time sources"]]
+Labelled = tuple[np.ndarray, np.ndarray]
+"""Patches (clips, time, dim) and what sounds in each (clips, time, sources); no two lists need have equal numbers."""
 
 
 def waveform_mixtures(files: list[Path], settings: AtomSettings, seed: int) -> Mixtures:

@@ -40,6 +40,12 @@ class Listener:
         return persist(codes, self.reach, self.threshold) if self.reach or self.threshold else codes
 
     @torch.no_grad()
+    def moments(self, x: Float[Tensor, "*clips time dim"]) -> Float[Tensor, "*clips time atoms"]:
+        """The coder's own codes where `encode` hears them: sharing tells which atoms sound, and blurs when."""
+        alone = Listener(self.coder).encode(x)
+        return alone * (persist(alone, self.reach, self.threshold) > 0)
+
+    @torch.no_grad()
     def decode(self, codes: Float[Tensor, "*clips time atoms"]) -> Float[Tensor, "*clips time dim"]:
         """What the codes say the patches were."""
         return self.coder.decode(codes.flatten(0, -2)).reshape(*codes.shape[:-1], -1)
