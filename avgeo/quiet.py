@@ -17,5 +17,3 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     # tqdm wants a widget library for bars that the book, executed headlessly, would not show
     warnings.filterwarnings("ignore", message="IProgress not found")
-    # torch says so once of every sparse product; ours are tested against dense ones
-    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

@@ -196,7 +196,7 @@ def test_a_mixture_of_tones_holds_both_until_one_drowns():
     triples = {snr_db: mixture_triples(first, second, snr_db, embed) for snr_db in (-40.0, 0.0, 40.0)}
 
     def bands(x: torch.Tensor) -> torch.Tensor:  # the log-mel bands themselves as atoms
-        return (x.reshape(len(x), SETTINGS.patch_frames, -1).mean(1) - 1.5).clamp_min(0)
+        return (x.unflatten(-1, (SETTINGS.patch_frames, -1)).mean(-2) - 1.5).clamp_min(0)
 
     found = recovery_curve(bands, triples, 8)
     at = found[found["convention"] == "strongest"].set_index("snr_db")
