@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from avgeo.paths import write_text
+from avgeo.paths import write_bytes
 from avgeo.quiet import quiet
 
 app = typer.Typer(
@@ -63,12 +63,7 @@ def _writable(*paths: Path | None) -> None:
 
 def _write(path: Path, content: str | bytes) -> None:
     """Write a result whole or not at all, and say where it is."""
-    if isinstance(content, str):
-        write_text(path, content)
-    else:
-        draft = path.with_name(path.name + ".partial")
-        draft.write_bytes(content)
-        draft.replace(path)
+    write_bytes(path, content.encode("utf-8") if isinstance(content, str) else content)
     _say(f"wrote {path}")
 
 

@@ -35,6 +35,11 @@ def cache_dir() -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` (UTF-8): whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`: whole or not at all."""
     draft = path.with_name(path.name + ".partial")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content)
     draft.replace(path)

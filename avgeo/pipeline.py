@@ -119,7 +119,7 @@ class Pipeline:
         return build(
             "atom_scores", self._make_atom_scores, seed=self.seed,
             settings={"atoms": asdict(self.profile.atoms), "evaluate": asdict(self.profile.evaluate)},
-            inputs={"atoms": self.atoms}, code=("perceive", "pipeline"), only_find=self.only_find,
+            inputs={"atoms": self.atoms}, code=("evaluate", "perceive", "pipeline"), only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property

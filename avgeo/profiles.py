@@ -107,7 +107,7 @@ class AtomSettings:
     at_a_time: int = 32  # atoms of a moment after sharing, in the mean
     epochs: int = 12
     batch: int = 256
-    learning_rate: float = 0.012
+    learning_rate: float = 0.006
     auxk_weight: float = 1 / 32
     consistency_weight: float = 0.0
     mixtures: int = 400

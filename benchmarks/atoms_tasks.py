@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from avgeo.checksums import sha256
 from avgeo.clips import read_audio
 from avgeo.perceive import SAMPLE_RATE_HZ, Listener, Mixtures, mix_waveforms, patch_seconds, source_activity
 from avgeo.perceive.encoders import patches
@@ -275,7 +275,7 @@ def _mirrored(folder: str, suffix: str) -> list[Path]:
     if wanted.empty:
         raise SystemExit(f"{mirror}/SOURCES.csv lists no {folder}/*{suffix}")
     for path, digest in zip(wanted["path"], wanted["sha256"], strict=True):
-        if hashlib.sha256((mirror / path).read_bytes()).hexdigest() != digest:
+        if sha256(mirror / path) != digest:
             raise SystemExit(f"{mirror / path} is not the file that SOURCES.csv lists")
     return [mirror / path for path in sorted(wanted["path"])]
 

@@ -33,8 +33,7 @@ from avgeo.book import BookError
 from avgeo.book.render import published, stage, staged
 from avgeo.clips import ClipError
 from avgeo.perceive.atoms import AtomModel
-from avgeo.perceive.encoders import SAMPLE_RATE_HZ, patches
-from avgeo.perceive.inversion import band_centres_hz
+from avgeo.perceive.encoders import SAMPLE_RATE_HZ, band_centres_hz, patches
 from avgeo.perceive.persistence import Listener
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder
 from avgeo.profiles import AtomSettings

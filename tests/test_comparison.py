@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from avgeo import plots
-from avgeo.perceive.comparison import Comparison, ablations, concluded, stabilities
+from avgeo.perceive.comparison import AtomComparison, ablations, concluded, stabilities, told
 from avgeo.perceive.scores import across_seeds, paired_differences
 
 MEANS = {"ours": 0.5, "TopK": 0.3, "BatchTopK": 0.495, "one stage": 0.4, "untrained": 0.1}
@@ -34,7 +34,7 @@ def card(tasks: tuple[str, ...] = ("sim",)) -> dict:
 
 
 def test_a_verdict_says_higher_only_where_intervals_are_apart():
-    found = Comparison.of(card(), "sim")
+    found = AtomComparison.of(card(), "sim")
     assert found.baselines() == ["TopK", "BatchTopK"]
     verdict = found.verdict("MCC", found.baselines())
     assert verdict["ours is"].tolist() == ["higher", "not apart"] * 2
@@ -46,20 +46,30 @@ def test_a_verdict_says_higher_only_where_intervals_are_apart():
 
 
 def test_tables_hold_mean_and_interval_and_differences_are_paired():
-    found = Comparison.of(card(), "sim")
+    found = AtomComparison.of(card(), "sim")
     table = found.table(["ours", "TopK"], {"MCC": "agreement"}, [8, 16])
     assert table["agreement"].str.match(r"^0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]$").all() and len(table) == 4
     parts = ablations(card(), "sim")
     assert parts["method"].tolist() == ["ours", "one stage", "TopK"]  # of the baselines the best known alone
-    assert parts["ours less it, MCC"].tolist() == ["", "+0.100 [+0.100, +0.100]", "+0.200 [+0.200, +0.200]"]
+    assert parts["ours less it, MCC"].tolist() == ["", "0.100 [0.100, 0.100]", "0.200 [0.200, 0.200]"]
     likeness = stabilities(found, 16)
     assert likeness["codes, correlation"].tolist() == ["0.200 [0.100, 0.300]", "0.100 [0.100, 0.300]"]
     with pytest.raises(KeyError, match="elsewhere"):
-        Comparison.of(card(), "elsewhere")
+        AtomComparison.of(card(), "elsewhere")
+
+
+def test_one_run_is_told_by_its_intervals():
+    rows = [("ours", "MCC", 0.4, 0.35, 0.45), ("TopK", "MCC", 0.3, 0.25, 0.34), ("ours", "F1", 0.3, 0.2, 0.4)]
+    scores = pd.DataFrame([*rows, ("TopK", "F1", 0.5, 0.39, 0.6)], columns=["row", "metric", "value", "low", "high"])
+    assert told(scores) == (
+        "MCC of ours is 0.400 [0.350, 0.450], of TopK 0.300 [0.250, 0.340]: higher. "
+        "F1 of ours is 0.300 [0.200, 0.400], of TopK 0.500 [0.390, 0.600]: not apart."
+    )
+    assert told(scores.assign(high=scores["high"].where(scores["row"] != "ours", 0.1))).endswith("lower.")
 
 
 def test_curves_are_drawn_and_told():
-    found = Comparison.of(card(("sim", "other")), "sim")
+    found = AtomComparison.of(card(("sim", "other")), "sim")
     rows = found.curve(["MCC", "F1"], ["ours", "TopK"])
     figure, alt = plots.comparison_curves(rows, "atoms at a time", lines=["ours", "TopK"], log_x=True)
     assert len(rows) == 8 and "MCC, ours: 0.518 at 8, 0.526 at 16" in alt and "F1, TopK" in alt

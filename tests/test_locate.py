@@ -9,12 +9,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pandas as pd
 import pytest
+import soundfiles
 import torch
 from PIL import Image
 from tiny import pictures, silent_video, tiny
@@ -54,16 +54,7 @@ def sound(seconds: float = 1.5, seed: int = 0) -> np.ndarray:
 
 def recording(path: Path, codec: str, seconds: float = 1.5, rate: int = RATE, layout: str = "mono") -> Path:
     """A file with sound alone."""
-    with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream(codec, rate=rate, layout=layout)
-        samples = (sound(seconds * rate / RATE) * 32767).astype(np.int16)
-        packed = np.repeat(samples, 2) if layout == "stereo" else samples
-        frame = av.AudioFrame.from_ndarray(packed[None], format="s16", layout=layout)
-        frame.sample_rate, frame.pts = rate, 0
-        for piece in av.AudioResampler(stream.format, stream.layout, rate, frame_size=1024).resample(frame):
-            out.mux(stream.encode(piece))
-        out.mux(stream.encode(None))
-    return path
+    return soundfiles.write(path, sound(seconds * rate / RATE), rate, codec, layout)
 
 
 def with_location(source: Path, target: Path, iso6709: str) -> Path:

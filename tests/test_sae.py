@@ -38,14 +38,13 @@ def every_coder(**others: object) -> list[SparseCoder]:
     coders: list[SparseCoder] = [
         SparseAutoencoder(SaeConfig(DIM, ATOMS, 5, **others)),
         SparseAutoencoder(SaeConfig(DIM, ATOMS, 5, stages=3, experts=3, tied=True, split=(3, 1, 1), **others)),
-        SparseAutoencoder(SaeConfig(DIM, ATOMS, 5, stage_experts=True, stage_gates=True, weights="last", **others)),
+        SparseAutoencoder(SaeConfig(DIM, ATOMS, 5, experts=3, weights="last", **others)),
         SparseAutoencoder(topk_config(DIM, ATOMS, 5, **others)),
         SparseAutoencoder(pursuit_config(DIM, ATOMS, 5, **others)),
         BatchTopK(BatchTopKConfig(DIM, ATOMS, 5, **others)),
         Matryoshka(MatryoshkaConfig(DIM, ATOMS, 5, prefixes=3, **others)),
+        Nmf(NmfConfig(DIM, ATOMS, 5, **others)),
     ]
-    if others.get("scaling") != "whiten":
-        coders.append(Nmf(NmfConfig(DIM, ATOMS, 5, **others)))
     for coder in coders:
         for name in ("offsets", "bias"):
             if getattr(getattr(coder, name, None), "requires_grad", False):
@@ -104,7 +103,7 @@ def test_one_stage_and_one_expert_is_topk(tied):
     torch.nn.init.normal_(model.offsets, std=0.1)
     torch.nn.init.normal_(model.bias, std=0.1)
     x = drawn(30, 20)
-    encoder = model.dictionary if tied else model.experts[0, 0]
+    encoder = model.dictionary if tied else model.experts[0]
     scores = ((x - model.bias) @ encoder.T + model.offsets[0]).detach()
     kept = torch.zeros_like(scores)
     for row in range(len(x)):  # the definition, spelt out
@@ -147,10 +146,10 @@ def test_the_gram_matrix_changes_nothing(stages, seed):
 
 def test_expert_zero_is_the_dictionary_when_tied_and_gates_mix_the_experts():
     model = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, stages=1, experts=3, tied=True), seed=0)
-    assert model.experts.shape[1] == 2
+    assert len(model.experts) == 2
     r = drawn(9, DIM)
-    gates = torch.softmax(r @ model.gate[0].T, -1)
-    each = torch.stack([r @ rows.T for rows in (model.dictionary, *model.experts[0])], 1)
+    gates = torch.softmax(r @ model.gate.T, -1)
+    each = torch.stack([r @ rows.T for rows in (model.dictionary, *model.experts)], 1)
     assert torch.allclose(model.scores(r), (gates[:, :, None] * each).sum(1) + model.offsets[0], atol=1e-5)
     some = torch.tensor([3, 17, 5])
     assert torch.allclose(model.scores(r, among=some), model.scores(r)[:, some], atol=1e-6)
@@ -208,22 +207,16 @@ def test_codes_do_not_depend_on_units_nor_on_the_order_of_atoms_and_dimensions(s
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scaling_is_undone_exactly_and_does_what_it_says(scaling):
     x = (5 + drawn(500, DIM) @ drawn(DIM, DIM, seed=1)).double()
-    model = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, scaling=scaling, shrinkage=0.2)).double()
+    model = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, scaling=scaling)).double()
     told = model.fit_scaling(x)
     y = model.standardize(x)
     assert torch.allclose(model.unstandardize(y), x, atol=1e-9)
     assert told == pytest.approx(float(y.var(0, unbiased=False).sum()))
     assert torch.allclose(y.mean(0), torch.zeros(DIM, dtype=y.dtype), atol=1e-9)
-    cov = np.cov(x.T.numpy(), bias=True)
-    if scaling == "whiten":
-        shrunk = cov + 0.2 * np.trace(cov) / DIM * np.eye(DIM)
-        power, axes = np.linalg.eigh(shrunk)
-        assert np.allclose(model.whitener.numpy(), axes / np.sqrt(power) @ axes.T, atol=1e-8)
-    else:
-        deviation = np.sqrt(np.diag(cov))
-        expected = deviation if scaling == "dimension" else np.sqrt((deviation**2).mean())
-        assert np.allclose(model.scale.numpy(), expected)
-    parts = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, scaling=scaling, shrinkage=0.2)).double()
+    deviation = x.std(0, unbiased=False).numpy()
+    expected = deviation if scaling == "dimension" else np.sqrt((deviation**2).mean())
+    assert np.allclose(model.scale.numpy(), expected)
+    parts = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, scaling=scaling)).double()
     parts.fit_scaling([x[:100], x[100:130], x[130:]])
     assert torch.allclose(parts.scale, model.scale) and torch.allclose(parts.mean, model.mean)
 
@@ -262,9 +255,7 @@ def test_numbers_that_are_none_are_refused_by_name(bad):
         ({"stages": 2, "split": (3, 2)}, "split"),
         ({"stages": 2, "split": (4, 0)}, "split"),
         ({"scaling": "log"}, "scaling"),
-        ({"shrinkage": 0.0}, "shrinkage"),
         ({"weights": "some"}, "weights"),
-        ({"initial": "zeros"}, "initial"),
         ({"encoder_start": 0.0}, "encoder_start"),
     ],
 )
@@ -278,18 +269,6 @@ def test_an_empty_batch_has_an_empty_code_and_many_rows_code_as_few():
     for coder in every_coder():
         assert coder.encode(x[:0]).shape == (0, ATOMS)
         assert torch.allclose(coder.encode(x)[4090:4100], coder.encode(x[4090:4100]), atol=1e-5), type(coder).__name__
-
-
-def test_data_start_the_dictionary_and_the_free_experts():
-    x = torch.cat([torch.zeros(3, DIM), 2 + drawn(50, DIM)])
-    model = SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, initial="data", experts=2, encoder_start=0.5))
-    model.fit_scaling(x)
-    model.initialise(x, seed=0)
-    unit = torch.nn.functional.normalize(model.standardize(x), dim=-1)
-    assert float((model.dictionary @ unit.T).detach().max(1).values.min()) > 1 - 1e-5
-    assert torch.allclose(model.experts[0, 0], 0.5 * model.dictionary, atol=1e-6)
-    model.initialise([x[:10], x[10:]], seed=0)
-    assert float((model.dictionary.norm(dim=-1) - 1).abs().max()) < 1e-6
 
 
 # --- baselines ---
@@ -344,8 +323,6 @@ def test_nmf_is_non_negative_throughout():
     assert torch.allclose(coder.dictionary.norm(dim=-1), torch.ones(ATOMS), atol=1e-6)
     codes = coder.encode(x)
     assert float(codes.min()) >= 0 and int((codes > 0).sum(1).max()) <= 4
-    with pytest.raises(CoderError, match="whiten"):
-        Nmf(NmfConfig(DIM, ATOMS, 4, scaling="whiten"))
 
 
 # --- files ---
@@ -464,4 +441,4 @@ def test_what_sae_lens_cannot_hold_is_refused(tmp_path):
     with pytest.raises(CoderError, match="no counterpart"):
         export_sae_lens(SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, stages=2)), tmp_path)
     with pytest.raises(CoderError, match="no counterpart"):
-        export_sae_lens(SparseAutoencoder(pursuit_config(DIM, ATOMS, 4, scaling="whiten")), tmp_path)
+        export_sae_lens(SparseAutoencoder(pursuit_config(DIM, ATOMS, 4, scaling="dimension")), tmp_path)

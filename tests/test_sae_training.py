@@ -27,14 +27,14 @@ SETTINGS = replace(AtomSettings(), atoms=ATOMS, active=K, epochs=20, batch=128, 
 SHORT = replace(SETTINGS, epochs=2)
 SHAPES = [
     SaeConfig(DIM, ATOMS, K),
-    SaeConfig(DIM, ATOMS, K, tied=True, experts=2, scaling="whiten", initial="data"),
+    SaeConfig(DIM, ATOMS, K, tied=True, experts=2, scaling="dimension"),
     topk_config(DIM, ATOMS, K),
     pursuit_config(DIM, ATOMS, K),
     BatchTopKConfig(DIM, ATOMS, K),
     MatryoshkaConfig(DIM, ATOMS, K, prefixes=3),
     NmfConfig(DIM, ATOMS, K),
 ]
-NAMES = ["staged", "tied-whitened", "topk", "pursuit", "batchtopk", "matryoshka", "nmf"]
+NAMES = ["staged", "tied-scaled", "topk", "pursuit", "batchtopk", "matryoshka", "nmf"]
 
 MANY = SaeConfig(DIM, 400, K, stages=1)  # more atoms than a batch can fire
 
@@ -218,8 +218,8 @@ def test_auxk_is_the_dense_formula_on_the_dead_atoms():
     out = coder(x)
     part, whole = _auxk(coder, out, dead)
     given, target = out.residuals[-2].detach(), out.residuals[-1].detach()
-    gates = torch.softmax(given @ coder.gate[0].T, -1)
-    scores = sum(gates[:, [m]] * (given @ coder.experts[0, m].T) for m in range(2)) + coder.offsets[-1]
+    gates = torch.softmax(given @ coder.gate.T, -1)
+    scores = sum(gates[:, [m]] * (given @ coder.experts[m].T) for m in range(2)) + coder.offsets[-1]
     scores = torch.where(dead, scores, -torch.inf)
     value, index = scores.topk(2 * K)
     rebuilt = torch.zeros_like(scores).scatter(1, index, value.relu()) @ coder.dictionary
@@ -288,12 +288,12 @@ def test_a_tied_expert_is_the_dictionary_until_its_release_and_then_goes_its_own
     class Watched(SparseAutoencoder):
         def progress(self, share: float) -> None:
             super().progress(share)
-            seen.append((share, self.config.tied, self._encoders(0)[0] is self.dictionary))
+            seen.append((share, self.config.tied, self._encoders()[0] is self.dictionary))
 
     config = replace(recipe(12, settings), release=0.5)
     model, _ = train_sae(x, settings, 0, coder=Watched(config, 0))
     assert len(seen) == 72 and all(tied == own == (share < 0.5) for share, tied, own in seen)
-    assert not model.config.tied and not torch.allclose(model.experts[0, 0], model.dictionary, atol=1e-3)
+    assert not model.config.tied and not torch.allclose(model.experts[0], model.dictionary, atol=1e-3)
     # until then it is the tied coder, to the last bit
     half = replace(settings, epochs=3)
     tied, _ = train_sae(x, half, 0, config=replace(config, release=1.0))

@@ -27,8 +27,8 @@ from avgeo.atlas.sounds import levelled, mp3
 from avgeo.atlas.world import HEIGHT, WIDTH, outlines, project
 from avgeo.clips import read_audio
 from avgeo.perceive.atoms import AtomModel
-from avgeo.perceive.encoders import SAMPLE_RATE_HZ, log_mel, patch_seconds
-from avgeo.perceive.inversion import atom_patches, band_centres_hz, invertible, render_atoms
+from avgeo.perceive.encoders import SAMPLE_RATE_HZ, band_centres_hz, log_mel, patch_seconds
+from avgeo.perceive.inversion import atom_patches, invertible, render_atoms
 from avgeo.profiles import AtomSettings
 
 ASSETS = ("index.html", "atlas.css", "draw.js", "atlas.js")

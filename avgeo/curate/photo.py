@@ -117,23 +117,28 @@ def _webp_tiff(head: bytes) -> bytes:
     return b""
 
 
+def _bare_tiff(head: bytes) -> io.BytesIO:
+    """From the first TIFF header on; ValueError where there is none."""
+    return io.BytesIO(head[min(at for at in (head.find(b"II*\0"), head.find(b"MM\0*")) if at > 0) :])
+
+
 def _exif(path: Path, head: bytes) -> tuple[list[Location], str | None]:
     # Imported here: curation is one command of many, and the others should not wait for it.
     import exifread
 
     logging.getLogger("exifread").setLevel(logging.CRITICAL)  # what it warns about comes back as a fault
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    try:
-        with io.BytesIO(_webp_tiff(head)) if webp else open(path, "rb") as file:
-            tags = exifread.process_file(file, details=False)
-    # A parser of foreign bytes can raise anything; the reason goes into the rejects.
-    except Exception as error:
-        try:  # libheif leaves out the prefix that exifread asserts: the TIFF itself is there
-            starts = [at for at in (head.find(b"II*\0"), head.find(b"MM\0*")) if at > 0]
-            tags = exifread.process_file(io.BytesIO(head[min(starts) :]), details=False)
-        except Exception:
-            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return [unusable("exif", f"EXIF cannot be read ({why})")], None
+    tags, fault = None, None
+    # libheif leaves out the prefix that exifread asserts: then the TIFF itself is there, and is read alone
+    for opened in (lambda: io.BytesIO(_webp_tiff(head)) if webp else path.open("rb"), lambda: _bare_tiff(head)):
+        try:
+            with opened() as file:
+                tags = exifread.process_file(file, details=False)
+            break
+        except Exception as error:  # a parser of foreign bytes can raise anything; the first goes into the rejects
+            fault = fault or (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    if tags is None:
+        return [unusable("exif", f"EXIF cannot be read ({fault})")], None
     recorded_at = _recorded_at(tags)
     if not any(name in tags for name in ("GPS GPSLatitude", "GPS GPSLongitude")):
         return [], recorded_at

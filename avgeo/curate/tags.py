@@ -46,7 +46,9 @@ _GUANO_LIMIT = 1 << 20
 
 def _plain(name: str) -> str:
     """A tag's name without decoration: "TXXX:GPS_Latitude" and "gps-latitude" are one name."""
-    return re.sub(r"[^a-z0-9]", "", name.rsplit(":", 1)[-1].lower() if name.startswith("TXXX:") else name.lower())
+    if name.startswith("TXXX:"):  # ID3's frame for texts of one's own: its description is the name
+        name = name.rsplit(":", 1)[-1]
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _mutagen_tags(path: Path) -> tuple[str, dict[str, str]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from avgeo.evaluate.baselines import BaselineError, KernelDensity, best_constant, kernel_density
+from avgeo.evaluate.bootstrap import interval, resamples
 from avgeo.evaluate.headroom import headroom
 from avgeo.evaluate.metrics import (
     GEOSCORE_SCALE_KM,
@@ -39,6 +40,8 @@ __all__ = [
     "evaluate",
     "evaluate_rows",
     "headroom",
+    "interval",
     "kernel_density",
     "place_interval",
+    "resamples",
 ]

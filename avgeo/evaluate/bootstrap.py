@@ -14,10 +14,13 @@ from jaxtyping import Float64, Int64
 _CELLS = 4_000_000  # counts held at a time: 32 MB
 
 
-def resamples(clusters: int, count: int, seed: int) -> Iterator[Int64[np.ndarray, "some clusters"]]:
-    """How often each place is drawn in each of `count` resamples, in blocks of rows."""
+def resamples(clusters: int, count: int, seed: int, width: int = 0) -> Iterator[Int64[np.ndarray, "some clusters"]]:
+    """How often each place is drawn in each of `count` resamples, in blocks of rows.
+
+    `width` is how many numbers the caller makes of a row, where that is more than there are places.
+    """
     rng = np.random.default_rng(seed)
-    block = max(1, min(count, _CELLS // clusters))
+    block = max(1, min(count, _CELLS // max(clusters, width)))
     for start in range(0, count, block):
         rows = min(block, count - start)
         drawn = rng.integers(0, clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]

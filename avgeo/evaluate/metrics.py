@@ -375,11 +375,11 @@ def coverage(
 
 
 def _short(x: float) -> str:
-    """Three significant digits, no exponent: 0.123, 12.3, 123, 12345."""
+    """Three digits, no exponent: 0.123, 1.23, 12.3, 123, 12345."""
     if math.isnan(x):
         return "–"
     size = abs(x)
-    return f"{x:.0f}" if size >= 100 else f"{x:.1f}" if size >= 10 else f"{x:.2f}"
+    return f"{x:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
 def _to_json(content: dict[str, Any], path: str | Path | None) -> str:

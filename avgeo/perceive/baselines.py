@@ -45,12 +45,6 @@ class BatchTopK(SparseCoder):
         self.register_buffer("seen", torch.zeros(()))
 
     @torch.no_grad()
-    def initialise(self, x: Data, seed: int) -> None:
-        """Start dictionary and encoder from rows of `x`."""
-        super().initialise(x, seed)
-        self.encoder.copy_(self.dictionary)
-
-    @torch.no_grad()
     def scores(
         self, residual: Float[Tensor, "batch dim"], stage: int = -1, among: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "batch some"]:
@@ -163,8 +157,6 @@ class Nmf(SparseCoder):
 
     def __init__(self, config: NmfConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        if config.scaling == "whiten":
-            raise CoderError("scaling='whiten' makes inputs negative: choose rms or dimension for NMF")
         self.bias.requires_grad_(False)
         with torch.no_grad():
             self.dictionary.abs_()

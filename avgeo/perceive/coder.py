@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from avgeo.perceive.shards import Data, blocks, shards
+from avgeo.perceive.shards import Data, blocks
 from avgeo.perceive.sparse import dense, merge_repeats, products
 
-SCALINGS = ("rms", "dimension", "whiten")
+SCALINGS = ("rms", "dimension")
 Coder = TypeVar("Coder", bound="SparseCoder")
 _BLOCK = 4096  # rows encoded at once: bounds memory to a few (block, atoms) arrays
 
@@ -29,17 +28,13 @@ class CoderError(ValueError):
 class CoderConfig:
     """Shape of a coder: `dim` inputs, `atoms`, `active` of them per input, and how the input is scaled.
 
-    `scaling`: "rms" (centred, one scale), "dimension" (centred, each dimension by its own RMS) or "whiten" (centred, by
-    (C + shrinkage · tr C / dim · I)^(-1/2) of the covariance C). `initial`: the first
-    dictionary, "random" directions or "data" (inputs at random).
+    `scaling`: "rms" (centred, one scale) or "dimension" (centred, each dimension by its own RMS).
     """
 
     dim: int
     atoms: int
     active: int = 8
     scaling: str = "rms"
-    shrinkage: float = 0.1
-    initial: str = "random"
 
     def __post_init__(self) -> None:
         if not (self.dim >= 1 and 1 <= self.active <= self.atoms):
@@ -48,10 +43,6 @@ class CoderConfig:
             )
         if self.scaling not in SCALINGS:
             raise CoderError(f"scaling={self.scaling!r} is unknown: choose one of {', '.join(SCALINGS)}")
-        if not 0 < self.shrinkage <= 1:
-            raise CoderError(f"shrinkage={self.shrinkage} is out of range: choose one above 0 and at most 1")
-        if self.initial not in ("random", "data"):
-            raise CoderError(f"initial={self.initial!r} is unknown: choose random or data")
 
 
 @dataclass
@@ -82,7 +73,6 @@ class SparseCoder(nn.Module, ABC):
     config: Any  # each kind names its own
     mean: Tensor
     scale: Tensor
-    whitener: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,11 +85,7 @@ class SparseCoder(nn.Module, ABC):
         self.dictionary = nn.Parameter(nn.functional.normalize(directions, dim=-1))
         self.bias = nn.Parameter(torch.zeros(config.dim))
         self.register_buffer("mean", torch.zeros(config.dim))
-        # what a standardized vector is multiplied by to get its units back; the root of the covariance for "whiten"
-        scale = {"rms": torch.ones(()), "dimension": torch.ones(config.dim), "whiten": torch.eye(config.dim)}
-        self.register_buffer("scale", scale[config.scaling])
-        if config.scaling == "whiten":
-            self.register_buffer("whitener", torch.eye(config.dim))
+        self.register_buffer("scale", torch.ones(()) if config.scaling == "rms" else torch.ones(config.dim))
 
     @abstractmethod
     def decompose(self, start: Float[Tensor, "batch dim"], gram: Tensor | None = None) -> Decomposition:
@@ -161,12 +147,11 @@ class SparseCoder(nn.Module, ABC):
 
     def standardize(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """x in the units in which atoms are unit vectors and losses are measured."""
-        x = x.to(self.mean.dtype) - self.mean
-        return x @ self.whitener if self.scale.ndim == 2 else x / self.scale
+        return (x.to(self.mean.dtype) - self.mean) / self.scale
 
     def unstandardize(self, y: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """The inverse of `standardize`."""
-        return (y @ self.scale if self.scale.ndim == 2 else y * self.scale) + self.mean
+        return y * self.scale + self.mean
 
     @torch.no_grad()
     def fit_scaling(self, x: Data) -> float:
@@ -175,60 +160,24 @@ class SparseCoder(nn.Module, ABC):
         Returns the variance of standardized inputs, all dimensions together. What does not vary keeps scale 1. Moments
         are gathered in float64, block by block.
         """
-        count, mean, scatter = (
-            0,
-            torch.zeros(self.config.dim, dtype=torch.float64),
-            torch.zeros((), dtype=torch.float64),
-        )
+        count, mean, scatter = 0, *torch.zeros(2, self.config.dim, dtype=torch.float64)
         for block in blocks(x):
             self.check(block)
             block = block.double().cpu()
             here = block.mean(0)
-            off = block - here
-            within = off.T @ off if self.config.scaling == "whiten" else off.square().sum(0)
             step, total = here - mean, count + len(block)
-            between = torch.outer(step, step) if self.config.scaling == "whiten" else step.square()
-            scatter = scatter + within + between * (count * len(block) / total)  # Chan, Golub & LeVeque 1983
+            # Chan, Golub & LeVeque 1983
+            scatter = scatter + (block - here).square().sum(0) + step.square() * (count * len(block) / total)
             mean, count = mean + step * (len(block) / total), total
         if count == 0:
             raise CoderError("x has no rows: give at least one to fit the scaling")
-        scale = self._scale(scatter / count, mean)
+        variance = scatter / count
+        none = 1e-14 * (variance + mean.square()).mean()  # below this a variance is rounding
+        scaled_by = variance.mean() if self.config.scaling == "rms" else variance
+        scale = torch.where(scaled_by > none, scaled_by, torch.ones_like(scaled_by)).sqrt()
         self.mean.copy_(mean)
         self.scale.copy_(scale)
-        variance = scatter / count
-        if scale.ndim == 2:
-            whitener = torch.linalg.inv(scale)
-            self.whitener.copy_(whitener)
-            return float((whitener @ variance @ whitener).trace())
         return float((variance / scale.square()).sum())
-
-    def _scale(self, moments: Tensor, mean: Tensor) -> Tensor:
-        """What `unstandardize` multiplies by, from the variances (dim) or the covariance (dim, dim)."""
-        variance = moments.diagonal() if moments.ndim == 2 else moments
-        none = 1e-14 * (variance + mean.square()).mean()  # below this a variance is rounding
-        if self.config.scaling == "whiten":
-            level = variance.mean()
-            if level <= none:
-                return torch.eye(self.config.dim, dtype=moments.dtype)
-            power, axes = torch.linalg.eigh(moments)
-            # (C + rho tr C / d I): as said in `CoderConfig`
-            return (axes * (power.clamp_min(0) + self.config.shrinkage * level).sqrt()) @ axes.T
-        variance = variance.mean() if self.config.scaling == "rms" else variance
-        return torch.where(variance > none, variance, torch.ones_like(variance)).sqrt()
-
-    @torch.no_grad()
-    def initialise(self, x: Data, seed: int) -> None:
-        """Start the dictionary from rows of `x` at random, as many of each shard; random atoms stay where rows lack."""
-        draw = torch.Generator().manual_seed(seed)
-        parts = shards(x)
-        ends = [self.config.atoms * (number + 1) // len(parts) for number in range(len(parts))]
-        for number, (first, end) in enumerate(pairwise([0, *ends])):
-            rows = torch.as_tensor(parts[number])
-            rows = rows[torch.randperm(len(rows), generator=draw)[: end - first]]
-            rows = self.standardize(rows.to(self.mean.device)) - self.bias
-            rows = rows[rows.norm(dim=-1) > 1e-6]
-            self.dictionary[first : first + len(rows)] = rows
-        self.normalize_dictionary()
 
     @torch.no_grad()
     def normalize_dictionary(self) -> None:

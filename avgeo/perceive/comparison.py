@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from avgeo.evaluate import Interval
+
 OURS = "ours"
 BASELINES = ("TopK", "BatchTopK", "Matryoshka", "matching pursuit", "NMF")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AtomComparison:
     """One task of a card: `summary` (method, l0, metric, mean, low, high, seeds) and `ahead` (ours minus a method)."""
 
     summary: pd.DataFrame
@@ -22,7 +24,7 @@ class Comparison:
     stability: pd.DataFrame
 
     @classmethod
-    def of(cls, card: Mapping[str, Any], task: str) -> Comparison:
+    def of(cls, card: Mapping[str, Any], task: str) -> AtomComparison:
         """The part of a card that is about `task`; raises `KeyError` when it holds nothing of it."""
         parts: dict[str, Any] = {}
         for name in ("summary", "ours_minus", "stability"):
@@ -37,23 +39,19 @@ class Comparison:
         run = self.summary.groupby("method")["l0"].agg(set)
         return [name for name in BASELINES if name in run.index and run.loc[name] >= run.loc[OURS]]
 
-    def at(self, method: str, l0: int, metric: str) -> tuple[float, float, float]:
-        """(mean, low, high) over seeds."""
+    def at(self, method: str, l0: int, metric: str) -> Interval:
+        """The mean over seeds, with its interval."""
         rows: Any = self.summary.set_index(["method", "l0", "metric"])
-        mean, low, high = rows.loc[(method, l0, metric), ["mean", "low", "high"]].tolist()
-        return float(mean), float(low), float(high)
+        return Interval(*rows.loc[(method, l0, metric), ["mean", "low", "high"]].tolist())
 
-    def table(
-        self, methods: Sequence[str], metrics: Mapping[str, str], l0s: Sequence[int], digits: int = 3
-    ) -> pd.DataFrame:
+    def table(self, methods: Sequence[str], metrics: Mapping[str, str], l0s: Sequence[int]) -> pd.DataFrame:
         """One row per method and L0; `metrics` maps a card's name to a column's. Cells: mean [95 % interval]."""
-        rows = []
-        for method in methods:
-            for l0 in l0s:
-                values = [self.at(method, l0, metric) for metric in metrics]
-                cells = [f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for mean, low, high in values]
-                rows.append({"method": method, "L0": l0} | dict(zip(metrics.values(), cells, strict=True)))
-        return pd.DataFrame(rows)
+        return pd.DataFrame(
+            {"method": method, "L0": l0}
+            | {label: str(self.at(method, l0, metric)) for metric, label in metrics.items()}
+            for method in methods
+            for l0 in l0s
+        )
 
     def curve(self, metrics: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
         """Rows for `plots.comparison_curves` over L0: line, panel, x, mean, low, high."""
@@ -77,9 +75,24 @@ class Comparison:
             own = self.at(OURS, l0, metric)
             for other in others:
                 their = self.at(other, l0, metric)
-                says = "higher" if own[1] > their[2] else "lower" if own[2] < their[1] else "not apart"
-                rows.append({"l0": l0, "other": other, "ours": own[0], "theirs": their[0], "ours is": says})
+                row = {"l0": l0, "other": other, "ours": own.value, "theirs": their.value}
+                rows.append(row | {"ours is": standing(own, their)})
         return pd.DataFrame(rows)
+
+
+def standing(own: Interval, other: Interval) -> str:
+    """ "higher" or "lower" where the intervals do not overlap, else "not apart"."""
+    return "higher" if own.low > other.high else "lower" if own.high < other.low else "not apart"
+
+
+def told(scores: pd.DataFrame, other: str = "TopK", metrics: Sequence[str] = ("MCC", "F1")) -> str:
+    """What one run's scores (`fitting.compared`) say of ours against another: a sentence for each metric."""
+    at: Any = scores.set_index(["row", "metric"])[["value", "low", "high"]]
+    sentences = []
+    for metric in metrics:
+        own, their = (Interval(*at.loc[(row, metric)].tolist()) for row in (OURS, other))
+        sentences.append(f"{metric} of ours is {own}, of {other} {their}: {standing(own, their)}.")
+    return " ".join(sentences)
 
 
 def concluded(verdict: pd.DataFrame, metric: str) -> str:
@@ -96,7 +109,7 @@ def concluded(verdict: pd.DataFrame, metric: str) -> str:
 
 def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
     """Ours and what it is without each part: MCC, F1, set F1 at 0 dB, and ours less the row in MCC and F1."""
-    found = Comparison.of(card, task)
+    found = AtomComparison.of(card, task)
     metrics = {"MCC": "MCC", "F1": "F1", "set F1 +0 dB": "set F1, 0 dB"}
     there = found.summary.loc[found.summary["l0"] == l0, "method"].unique()
     names = [OURS] + [name for name in there if name not in (OURS, "untrained", *BASELINES)] + ["TopK"]
@@ -105,18 +118,18 @@ def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
     for metric in ("MCC", "F1"):
         cells = [""]
         for name in names[1:]:
-            gap, low, high = ahead.loc[(name, l0, metric), ["difference", "low", "high"]].tolist()
-            cells.append(f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]")
+            gap = Interval(*ahead.loc[(name, l0, metric), ["difference", "low", "high"]].tolist())
+            cells.append(str(gap))
         table[f"ours less it, {metric}"] = cells
     return table
 
 
-def stabilities(found: Comparison, l0: int) -> pd.DataFrame:
+def stabilities(found: AtomComparison, l0: int) -> pd.DataFrame:
     """Stability of dictionaries and of codes at one L0, less that of untrained ones: a row per method."""
     rows = []
     for method, part in found.stability.loc[found.stability["l0"] == l0].groupby("method", sort=False):
         row: dict[str, Any] = {"method": method}
         for item in part.to_dict("records"):
-            row[f"{item['of']}, {item['metric']}"] = f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+            row[f"{item['of']}, {item['metric']}"] = str(Interval(item["value"], item["low"], item["high"]))
         rows.append(row)
     return pd.DataFrame(rows)

@@ -20,9 +20,13 @@ from avgeo.clips import ClipError, probe, read_audio, read_frames
 from avgeo.profiles import AtomSettings
 
 SAMPLE_RATE_HZ = 16_000
-_WINDOW_S = 0.032
+WINDOW = round(0.032 * SAMPLE_RATE_HZ)
+"""Samples of sound in one spectrum."""
+
 _TARGET_RMS = 0.1
-_FLOOR = 1e-4
+POWER_FLOOR = 1e-4
+"""Mel power that counts as one unit under the logarithm of `log_mel`."""
+
 _BLOCK_FRAMES = 4096  # spectra at a time: of a long recording, never all are in memory
 
 
@@ -114,10 +118,11 @@ class LogMel:
 
 
 @lru_cache
-def _filters(mels: int, bins: int) -> Tensor:
+def mel_filters(mels: int) -> Float[Tensor, "bins mels"]:
+    """How much each Fourier bin counts in each mel band (HTK's triangles from 50 Hz up, of height 1)."""
     from transformers.audio_utils import mel_filter_bank
 
-    bank = mel_filter_bank(bins, mels, 50.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ, norm=None, mel_scale="htk")
+    bank = mel_filter_bank(WINDOW // 2 + 1, mels, 50.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ, norm=None, mel_scale="htk")
     return torch.from_numpy(bank).float()
 
 
@@ -129,17 +134,17 @@ def log_mel(audio: Float[Tensor, "*b samples"], settings: AtomSettings) -> Float
     """
     rms = audio.square().mean(-1, keepdim=True).sqrt()
     audio = audio * (_TARGET_RMS / rms.clamp_min(1e-4))
-    window, hop = round(_WINDOW_S * SAMPLE_RATE_HZ), round(settings.hop_s * SAMPLE_RATE_HZ)
+    hop = round(settings.hop_s * SAMPLE_RATE_HZ)
     # frames are centred on their times, as torch.stft does it
-    flat = torch.nn.functional.pad(audio.reshape(-1, audio.shape[-1]), (window // 2, window // 2), mode="reflect")
-    bank = _filters(settings.mels, window // 2 + 1).to(audio)
-    shape = torch.hann_window(window, device=audio.device)
+    flat = torch.nn.functional.pad(audio.reshape(-1, audio.shape[-1]), (WINDOW // 2, WINDOW // 2), mode="reflect")
+    bank = mel_filters(settings.mels).to(audio)
+    shape = torch.hann_window(WINDOW, device=audio.device)
     parts = []
     for start in range(0, 1 + audio.shape[-1] // hop, _BLOCK_FRAMES):
-        block = flat[:, start * hop : (start + _BLOCK_FRAMES - 1) * hop + window]
-        spectrum = torch.stft(block, window, hop, window=shape, center=False, return_complex=True)
-        power = spectrum.abs().square().transpose(-1, -2) / window
-        parts.append(torch.log10(1 + power @ bank / _FLOOR))
+        block = flat[:, start * hop : (start + _BLOCK_FRAMES - 1) * hop + WINDOW]
+        spectrum = torch.stft(block, WINDOW, hop, window=shape, center=False, return_complex=True)
+        power = spectrum.abs().square().transpose(-1, -2) / WINDOW
+        parts.append(torch.log10(1 + power @ bank / POWER_FLOOR))
     return torch.cat(parts, 1).reshape(*audio.shape[:-1], -1, settings.mels)
 
 
@@ -159,13 +164,19 @@ def patches(audio: Float[Tensor, "*b samples"], settings: AtomSettings) -> Float
     return kept.reshape(*audio.shape[:-1], count, settings.patch_frames * settings.mels)
 
 
+def band_centres_hz(settings: AtomSettings) -> Float[np.ndarray, " mels"]:
+    """The frequency at which each mel band weighs most, as its filter's centre of gravity."""
+    bank = mel_filters(settings.mels).double().numpy()
+    hz = np.linspace(0, SAMPLE_RATE_HZ / 2, len(bank))
+    return hz @ bank / np.maximum(bank.sum(0), 1e-12)
+
+
 def band_hz(patch: Float[Tensor, " dim"], settings: AtomSettings) -> tuple[float, float]:
     """Between which frequencies the middle half of what a patch holds above zero lies; all of them when it holds none.
 
     `patch` is in the encoder's own units, such as the difference that an atom makes to a decoded patch.
     """
-    bank = _filters(settings.mels, round(_WINDOW_S * SAMPLE_RATE_HZ) // 2 + 1)
-    centres = bank.argmax(0) / _WINDOW_S
+    centres = band_centres_hz(settings)
     weight = patch.reshape(settings.patch_frames, settings.mels).clamp_min(0).sum(0)
     if not weight.any():
         return float(centres[0]), float(centres[-1])

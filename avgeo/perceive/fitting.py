@@ -15,13 +15,11 @@ from avgeo.perceive.coder import SparseCoder
 from avgeo.perceive.encoders import SAMPLE_RATE_HZ
 from avgeo.perceive.persistence import Listener, calibrated
 from avgeo.perceive.sae import SparseAutoencoder, topk_config
-from avgeo.perceive.scores import score_atoms
+from avgeo.perceive.scores import Labelled, score_atoms
 from avgeo.perceive.training import Mixtures, mix_waveforms, train_sae
 from avgeo.profiles import AtomSettings
 
 _CALIBRATED = 300
-Labelled = tuple[np.ndarray, np.ndarray]
-"""Patches (clips, time, dim) and what sounds in each (clips, time, sources); no two lists need have equal numbers."""
 
 
 def waveform_mixtures(files: list[Path], settings: AtomSettings, seed: int) -> Mixtures:

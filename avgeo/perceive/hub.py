@@ -125,14 +125,14 @@ def export_sae_lens(coder: SparseCoder, folder: str | Path) -> None:
 @torch.no_grad()
 def _sae_lens(coder: SparseCoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = coder.config
-    decoder = coder.dictionary @ coder.scale if coder.scale.ndim == 2 else coder.dictionary * coder.scale
+    decoder = coder.dictionary * coder.scale
     center = coder.unstandardize(coder.bias[None])[0]
     if isinstance(coder, BatchTopK):
         weights = {"W_enc": _into(coder, coder.encoder), "b_enc": coder.offsets, "W_dec": decoder, "b_dec": center}
         threshold = coder.threshold.expand(config.atoms)
         return {"architecture": "jumprelu"}, weights | {"threshold": threshold}
     if isinstance(coder, SparseAutoencoder) and coder.config.stages == coder.config.experts == 1:
-        encoder = coder.dictionary if coder.config.tied else coder.experts[0, 0]
+        encoder = coder.dictionary if coder.config.tied else coder.experts[0]
         offsets = coder.offsets[0] if coder.config.offsets else torch.zeros(config.atoms)
         weights = {"W_enc": _into(coder, encoder), "b_enc": offsets, "W_dec": decoder, "b_dec": center}
         return {"architecture": "topk", "k": config.active, "rescale_acts_by_decoder_norm": False}, weights
@@ -147,4 +147,4 @@ def _sae_lens(coder: SparseCoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _into(coder: SparseCoder, encoder: Tensor) -> Tensor:
     """The encoder (atoms, dim) of standardized inputs as one (dim, atoms) of inputs in their own units."""
-    return coder.whitener @ encoder.T if coder.scale.ndim == 2 else (encoder / coder.scale).T
+    return (encoder / coder.scale).T

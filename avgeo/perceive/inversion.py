@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avgeo.perceive import encoders
-from avgeo.perceive.encoders import SAMPLE_RATE_HZ
+from avgeo.perceive.encoders import POWER_FLOOR, SAMPLE_RATE_HZ, WINDOW, mel_filters
 from avgeo.profiles import AtomSettings
 
 PEAK = 10 ** (-3 / 20)
@@ -46,7 +45,7 @@ class InversionError(ValueError):
 
 def mel_power(log_mel: Float[Tensor, "*shape mels"]) -> Float[Tensor, "*shape mels"]:
     """The mel power P of log10(1 + P / floor); what is below 0 is no power at all."""
-    return encoders._FLOOR * torch.expm1(log_mel.clamp_min(0) * math.log(10))
+    return POWER_FLOOR * torch.expm1(log_mel.clamp_min(0) * math.log(10))
 
 
 def mel_to_linear(
@@ -59,7 +58,7 @@ def mel_to_linear(
     that is smooth within a band; the divergence never grows. Least squares would fit the loud bands alone, and what
     follows is judged on a logarithm.
     """
-    bank = _bank(settings).to(power)  # (bins, mels)
+    bank = mel_filters(settings.mels).to(power)  # (bins, mels)
     reached = bank.sum(1)  # of a bin by all bands; 0 below the lowest band
     linear = power @ (bank / bank.square().sum(0).clamp_min(1e-12)).T
     for _ in range(updates):
@@ -82,7 +81,7 @@ def griffin_lim(
     turn, on the magnitudes and on the spectra that some sound has, with a step beyond by `momentum`. Same seed, same
     sound. Magnitudes of 0 give silence.
     """
-    hop, length = _hop(settings), _window_length()
+    hop, length = _hop(settings), WINDOW
     window = torch.hann_window(length, dtype=magnitude.dtype, device=magnitude.device)
     flat = magnitude.reshape(-1, *magnitude.shape[-2:]).transpose(-1, -2)  # (b, bins, frames)
     samples = (flat.shape[-1] - 1) * hop
@@ -115,14 +114,7 @@ def invert(
 
 
 def _magnitude(power: Float[Tensor, "*shape bins"]) -> Float[Tensor, "*shape bins"]:
-    return (power * _window_length()).sqrt()  # `log_mel` divides power by the window's length
-
-
-def band_centres_hz(settings: AtomSettings) -> Float[np.ndarray, " mels"]:
-    """The frequency at which each mel band weighs most, as its filter's centre of gravity."""
-    bank = _bank(settings).double().numpy()
-    hz = np.linspace(0, SAMPLE_RATE_HZ / 2, len(bank))
-    return hz @ bank / np.maximum(bank.sum(0), 1e-12)
+    return (power * WINDOW).sqrt()  # `log_mel` divides power by the window's length
 
 
 def invertible(dim: int, settings: AtomSettings) -> bool:
@@ -168,7 +160,7 @@ def render_atoms(
     """
     nothing, alone = atom_patches(coder, strength, settings)
     gained = (mel_power(alone) - mel_power(nothing)).clamp_min(0)
-    louder = gained.amax((1, 2)) > _AUDIBLE * encoders._FLOOR * 9
+    louder = gained.amax((1, 2)) > _AUDIBLE * POWER_FLOOR * 9
     repeats = math.ceil(SHORTEST_S / (settings.hop_s * settings.patch_frames))
     sounds: list[np.ndarray | None] = [None] * len(strength)
     audible = louder.nonzero().flatten().tolist()
@@ -202,11 +194,3 @@ def _checked(log_mel: Tensor, settings: AtomSettings) -> Tensor:
 
 def _hop(settings: AtomSettings) -> int:
     return round(settings.hop_s * SAMPLE_RATE_HZ)
-
-
-def _window_length() -> int:
-    return round(encoders._WINDOW_S * SAMPLE_RATE_HZ)
-
-
-def _bank(settings: AtomSettings) -> Float[Tensor, "bins mels"]:
-    return encoders._filters(settings.mels, _window_length() // 2 + 1)

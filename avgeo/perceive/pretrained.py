@@ -8,6 +8,7 @@ Loudness is left as it is: the feature extractor that comes with a model does wh
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _MISSING = 0.1  # share of the parameters; a checkpoint of another architecture 
 _KNOWN = "CLAP, AST, Whisper, or a model that reads sound of any length, such as wav2vec2"
 
 
-class Pretrained:
+class Pretrained(ABC):
     """A model with its feature extractor: `window` samples in, `per_window` frames out, one every `stride` samples."""
 
     dim: int
@@ -61,9 +62,9 @@ class Pretrained:
         frames = torch.cat([part.flatten(0, 1) for part in [*parts, self._frames([last])]])
         return frames[:count].cpu()
 
+    @abstractmethod
     def _measure(self) -> None:
         """Set `window`, `per_window`, `stride` and `dim`."""
-        raise NotImplementedError
 
     def _needed(self, frames: int) -> int:
         """The samples that so many frames need; shorter sound is padded with silence."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from avgeo.evaluate import interval, resamples
 from avgeo.perceive.scores import auroc_matrix, best_cut
 
 SPARSITIES = (1, 2, 5, 16)
@@ -189,9 +190,8 @@ def loss_recovered(
     places, cluster = np.unique(np.asarray(place_id), return_inverse=True)
     sums = np.zeros((len(places), 4))
     np.add.at(sums, cluster, losses)
-    draws = np.random.default_rng(seed).multinomial(len(places), np.full(len(places), 1 / len(places)), bootstrap)
-    value, spread = _recovered(sums.sum(0)[None]), _recovered(draws @ sums)
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    draws = np.concatenate(list(resamples(len(places), bootstrap, seed)))
+    value, (low, high) = _recovered(sums.sum(0)[None]), interval(_recovered(draws @ sums), level)
     names = ["constant", "original", "replaced", "recovered"]
     return pd.DataFrame({"metric": names, "value": value[0], "low": low, "high": high})
 

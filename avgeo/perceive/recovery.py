@@ -23,6 +23,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from avgeo.evaluate import interval, resamples
+
 Encode = Callable[[Tensor], Tensor]
 """Codes (pairs, time, atoms) of sounds (pairs, time, dim)."""
 Embed = Callable[[Tensor], Tensor]
@@ -141,15 +143,14 @@ def mixture_recovery(
     half = max(1, active // 2)
     parts = [_sets(encode, part, triples.together, half) for part in (triples.first, triples.second)]
     both = _sets(encode, triples.both, triples.together, active)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), bootstrap) / len(numbers)
+    draws = np.concatenate(list(resamples(len(numbers), bootstrap, seed))) / len(numbers)
     out = []
     for column, name in enumerate(("strongest", "support")):
         a, b, mixed = parts[0][column], parts[1][column], both[column]
         held = [(part & mixed).sum(-1) / part.sum(-1).clamp_min(1) for part in (a, b)]
         by_row = [set_f1(a | b, mixed), set_f1(a[other] | b[other], mixed), *held]
         f1, chance, first, second = (np.bincount(pair, values.double().numpy()) / size for values in by_row)
-        low, high = np.quantile(draws @ (f1 - chance), [(1 - level) / 2, (1 + level) / 2])
+        low, high = (ends[0] for ends in interval((draws @ (f1 - chance))[:, None], level))
         means = {"f1": f1, "chance": chance, "recovery": f1 - chance}
         shares = {"first": first.mean(), "second": second.mean(), "pairs": len(numbers)}
         row = {key: value.mean() for key, value in means.items()}

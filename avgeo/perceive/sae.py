@@ -21,7 +21,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from avgeo.perceive.coder import CoderConfig, CoderError, Decomposition, SparseCoder
-from avgeo.perceive.shards import Data
 from avgeo.perceive.sparse import combine, products
 from avgeo.profiles import AtomSettings
 
@@ -31,10 +30,9 @@ class SaeConfig(CoderConfig):
     """Shape of the autoencoder: S `stages`, M `experts`, k `active` atoms in all.
 
     `tied`: the first expert is Dᵀ itself, the others are free. `split`: k_s of each stage, by default as equal as they
-    can be with the rest to the earlier ones. `stage_experts`, `stage_gates`: every stage has encoders or gates of its
-    own. `offsets`: c_s. `weights`: the loss counts every stage's residual ("uniform") or only the "last".
-    `release`: the share of the training after which a tied expert becomes free, starting from the dictionary; 1 is
-    never. A released coder says tied=False.
+    can be with the rest to the earlier ones. `offsets`: c_s. `weights`: the loss counts every stage's residual
+    ("uniform") or only the "last". `release`: the share of the training after which a tied expert becomes free,
+    starting from the dictionary; 1 is never. A released coder says tied=False.
     `encoder_start`: length of the free experts' rows at first, where the dictionary's is 1; a short encoder begins with
     faint codes that must grow, not with loud ones that overshoot, and short runs then find more atoms.
     """
@@ -44,8 +42,6 @@ class SaeConfig(CoderConfig):
     tied: bool = False
     offsets: bool = True
     split: tuple[int, ...] | None = None
-    stage_experts: bool = False
-    stage_gates: bool = False
     weights: str = "uniform"
     release: float = 1.0
     encoder_start: float = 1.0
@@ -126,32 +122,22 @@ class SparseAutoencoder(SparseCoder):
         draw = torch.Generator().manual_seed(seed + 1)
         # a place for the tied expert, too, where it is to be released
         free = config.experts - (config.tied and config.release == 1)
-        own = config.stages if config.stage_experts else 1
         if free:
-            noise = 0.02 * torch.randn(own, free, config.atoms, config.dim, generator=draw)
+            noise = 0.02 * torch.randn(free, config.atoms, config.dim, generator=draw)
             if not config.tied:
-                noise[:, 0] = 0
+                noise[0] = 0
             self.experts = nn.Parameter(config.encoder_start * (self.dictionary.detach() + noise))
         if config.experts > 1:
-            own = config.stages if config.stage_gates else 1
-            self.gate = nn.Parameter(0.1 * torch.randn(own, config.experts, config.dim, generator=draw))
+            self.gate = nn.Parameter(0.1 * torch.randn(config.experts, config.dim, generator=draw))
         if config.offsets:
             self.offsets = nn.Parameter(torch.zeros(config.stages, config.atoms))
-
-    @torch.no_grad()
-    def initialise(self, x: Data, seed: int) -> None:
-        """Start the dictionary from rows of `x`, and the free experts from that dictionary."""
-        before = self.dictionary.clone()
-        super().initialise(x, seed)
-        if hasattr(self, "experts"):
-            self.experts += self.config.encoder_start * (self.dictionary - before)
 
     @torch.no_grad()
     def progress(self, share: float) -> None:
         """Free the tied expert once `release` of the training is over."""
         config = self.config
         if config.tied and config.release < 1 and share >= config.release:
-            self.experts[:, 0] = self.dictionary
+            self.experts[0] = self.dictionary
             self.config = replace(config, tied=False)
 
     @property
@@ -160,21 +146,16 @@ class SparseAutoencoder(SparseCoder):
         stages = self.config.stages
         return [1 / stages] * stages if self.config.weights == "uniform" else [0.0] * (stages - 1) + [1.0]
 
-    def _encoders(self, stage: int) -> list[Tensor]:
-        """E_m (atoms, dim) of one stage, the tied one first."""
-        if not hasattr(self, "experts"):
-            return [self.dictionary]
-        own = list(self.experts[stage if self.config.stage_experts else 0])
+    def _encoders(self) -> list[Tensor]:
+        """E_m (atoms, dim), the tied one first."""
         if not self.config.tied:
-            return own
-        return [self.dictionary, *own[-(self.config.experts - 1) :]] if self.config.experts > 1 else [self.dictionary]
+            return list(self.experts)
+        others = self.config.experts - 1
+        return [self.dictionary, *(self.experts[-others:] if others else [])]
 
-    def _gates(self, residual: Tensor, stage: int) -> list[Tensor]:
-        """pi_m(r) (batch, 1) of each expert."""
-        if self.config.experts == 1:
-            return [residual.new_ones(())]
-        gate = self.gate[stage if self.config.stage_gates else 0]
-        return list(torch.softmax(residual @ gate.T, dim=-1).split(1, dim=-1))
+    def _gates(self, residual: Tensor) -> list[Tensor]:
+        """pi_m(r) (batch, 1) of each of several experts."""
+        return list(torch.softmax(residual @ self.gate.T, dim=-1).split(1, dim=-1))
 
     @torch.no_grad()
     def scores(
@@ -182,12 +163,12 @@ class SparseAutoencoder(SparseCoder):
     ) -> Float[Tensor, "batch some"]:
         """sum_m pi_m(r) E_m r + c of every atom, or of those `among`."""
         which = slice(None) if among is None else among
-        encoders = [rows[which] for rows in self._encoders(stage)]
+        encoders = [rows[which] for rows in self._encoders()]
         offsets = self.offsets[stage][which] if self.config.offsets else residual.new_zeros(())
         if len(encoders) == 1:
             return torch.addmm(offsets, residual, encoders[0].T).to(residual.dtype)  # bfloat16 under autocast
         total = offsets.expand(len(residual), len(encoders[0]))
-        for gate, encoder in zip(self._gates(residual, stage), encoders, strict=True):
+        for gate, encoder in zip(self._gates(residual), encoders, strict=True):
             total = torch.addcmul(total, gate, (residual @ encoder.T).to(residual.dtype))
         return total
 
@@ -200,11 +181,11 @@ class SparseAutoencoder(SparseCoder):
     ) -> Float[Tensor, "batch k"]:
         """The same of chosen atoms, differentiable; `scores` saves a single expert from computing them again."""
         offsets = self.offsets[stage][index] if self.config.offsets else residual.new_zeros(())
-        encoders = self._encoders(stage)
+        encoders = self._encoders()
         if len(encoders) == 1:
             known = None if scores is None else scores.gather(1, index) - offsets.detach()
             return products(residual, encoders[0], index, known) + offsets
-        gates = self._gates(residual, stage)
+        gates = self._gates(residual)
         terms = [gate * products(residual, rows, index) for gate, rows in zip(gates, encoders, strict=True)]
         return torch.stack(terms).sum(0) + offsets
 

@@ -18,10 +18,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata, t
 from torch import Tensor
 
+from avgeo.evaluate import resamples
+
 Labelled = tuple[np.ndarray, np.ndarray]
 """Patches (clips, time, dim) and which source is active in which (clips, time, sources)."""
 _BLOCK = 2048  # patches encoded at a time: 2,000 atoms of them are 16 MB
-_CELLS = 4_000_000  # resampled counts held at a time
 
 
 class ScoreError(ValueError):
@@ -211,7 +212,7 @@ def score_atoms(
     value = _scores({name: part.sum(0)[None] for name, part in sums.items()})
     value["AUROC"] = _area(clip_strength, present, np.ones((1, len(present))))
     spread: dict[str, list[np.ndarray]] = {name: [] for name in value}
-    for draws in _draws(len(places), bootstrap, len(cluster), seed):
+    for draws in resamples(len(places), bootstrap, seed, width=len(cluster)):
         found = _scores({name: draws @ part for name, part in sums.items()})
         found["AUROC"] = _area(clip_strength, present, draws[:, cluster])
         for name, part in found.items():
@@ -299,14 +300,6 @@ def _area(
     drawn = np.stack(areas, 1)  # a resample may lack a rare source: NaN there
     known = ~np.isnan(drawn)
     return np.where(known, drawn, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
-
-
-def _draws(places: int, count: int, clips: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each place is drawn in each of `count` resamples, in blocks of rows."""
-    rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // max(places, clips))
-    for start in range(0, count, block):
-        yield rng.multinomial(places, np.full(places, 1 / places), min(block, count - start)).astype(float)
 
 
 def _encoded(model: Coder, patches: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -112,8 +112,6 @@ class _Training:
         self.rank, self.processes, self.device = _place()
         self.coder = coder
         self.variance = coder.fit_scaling(x) or 1.0
-        if coder.config.initial == "data":
-            coder.initialise(x, seed)
         coder.to(self.device).train()
         if how.compile and self.device.type == "cuda":
             coder.compile()
