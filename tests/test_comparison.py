@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from avgeo import plots
-from avgeo.perceive.comparison import AtomComparison, ablations, concluded, stabilities, told
+from avgeo.perceive.comparison import AtomComparison, ablations, concluded, raced, stabilities, told, trainers
 from avgeo.perceive.scores import across_seeds, paired_differences
 
 MEANS = {"ours": 0.5, "TopK": 0.3, "BatchTopK": 0.495, "one stage": 0.4, "untrained": 0.1}
@@ -80,3 +80,25 @@ def test_curves_are_drawn_and_told():
         plots.comparison_curves(rows.drop(columns="low"), "x")
     with pytest.raises(plots.PlotError):
         plots.comparison_curves(rows.iloc[:0], "x")
+
+
+def test_trainers_are_compared_over_seeds():
+    def run(name: str, seed: int, cost: float) -> dict:
+        return {"trainer": name, "seed": seed, "batch": 8, "rate": 0.1, "mmcs": 0.9, "found": 0.5} | {
+            "cpu_s_per_million": cost, "wall_s_per_million": 9.0
+        }  # fmt: skip
+
+    runs = [run(name, seed, 1.0) for name in ("avgeo", "slow") for seed in (0, 1)]
+    raced_in = [run("avgeo", 0, 60.0), run("slow", 0, 100.0), run("avgeo", 0, 62.0), run("slow", 0, 90.0)]
+    told_of = [{"seed": seed, "mmcs": 0.9, "mmcs_of_best_peer": 0.89 + 0.02 * seed} for seed in (0, 1)]
+    made = {
+        "result": {"trainers": runs, "race": raced_in, "recovery": told_of, "pace": {"time_over_fastest_peer": 0.6}}
+    }
+    rows = trainers(made)
+    assert rows["trainer"].tolist() == ["avgeo", "slow"]
+    assert rows["CPU s per million vectors"].tolist() == [61.0, 95.0]
+    assert rows["MMCS"].tolist() == ["0.900 [0.900, 0.900]"] * 2
+    assert raced(made) == (
+        "avgeo takes 0.60 of the fastest peer's CPU time (median over rounds). "
+        "Its MMCS is 0.900, the best peer's 0.900: over 2 seeds ours less theirs is -0.010 to +0.010."
+    )

@@ -24,7 +24,7 @@ from avgeo.perceive.baselines import (
 from avgeo.perceive.coder import SCALINGS, CoderError, SparseCoder
 from avgeo.perceive.hub import export_sae_lens
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder, pursuit_config, topk_config
-from avgeo.perceive.sparse import combine, dense, look_up, merge_repeats, products, spread
+from avgeo.perceive.sparse import combine, dense, look_up, merge_repeats, products, spread, strongest
 
 DIM, ATOMS = 12, 30
 
@@ -54,6 +54,16 @@ def every_coder(**others: object) -> list[SparseCoder]:
 
 
 # --- arithmetic ---
+
+
+@given(seed=st.integers(0, 999), atoms=st.sampled_from([30, 64, 256, 512]), k=st.integers(1, 32))
+def test_the_strongest_atoms_are_those_of_a_full_sort(seed, atoms, k):
+    scores = drawn(5, atoms, seed=seed)
+    k = min(k, atoms)
+    assert torch.equal(strongest(scores, k).sort(-1).values, scores.topk(k, dim=-1).indices.sort(-1).values)
+    tied = (2 * scores).round()  # where scores are equal any of the equal ones will do
+    assert torch.equal(tied.gather(1, strongest(tied, k)).sort(-1).values, tied.topk(k, dim=-1).values.sort(-1).values)
+    assert all(len(set(row)) == k for row in strongest(tied, k).tolist())
 
 
 def test_sparse_products_and_their_gradients_are_those_of_the_dense_formulas():

@@ -158,16 +158,19 @@ class SparseCoder(nn.Module, ABC):
         """Set the input's mean and scale, so that learning rates and thresholds do not depend on its units.
 
         Returns the variance of standardized inputs, all dimensions together. What does not vary keeps scale 1. Moments
-        are gathered in float64, block by block.
+        of blocks small enough for the cache are joined in float64.
         """
         count, mean, scatter = 0, *torch.zeros(2, self.config.dim, dtype=torch.float64)
-        for block in blocks(x):
+        for block in blocks(x, _BLOCK):
             self.check(block)
-            block = block.double().cpu()
-            here = block.mean(0)
-            step, total = here - mean, count + len(block)
+            block = block.cpu().to(self.mean.dtype)
+            center = block.mean(0)
+            off = block - center
+            rest = off.mean(0).double()  # what rounding has left of the mean
+            within = off.square().sum(0).double() - len(block) * rest.square()
+            step, total = center.double() + rest - mean, count + len(block)
             # Chan, Golub & LeVeque 1983
-            scatter = scatter + (block - here).square().sum(0) + step.square() * (count * len(block) / total)
+            scatter = scatter + within + step.square() * (count * len(block) / total)
             mean, count = mean + step * (len(block) / total), total
         if count == 0:
             raise CoderError("x has no rows: give at least one to fit the scaling")
@@ -188,7 +191,8 @@ class SparseCoder(nn.Module, ABC):
         """Raise `CoderError` unless `x` is (rows, dim) and finite."""
         if x.ndim != 2 or x.shape[1] != self.config.dim:
             raise CoderError(f"x must have shape (rows, {self.config.dim}), got {tuple(x.shape)}")
-        if not bool(torch.isfinite(x).all()):
+        # one pass where all is well: a sum that is finite has finite parts
+        if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
             raise CoderError("x holds NaN or infinite values: remove or repair those rows before coding")
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> None:

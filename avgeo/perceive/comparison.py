@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from avgeo.evaluate import Interval
+from avgeo.perceive.scores import across_seeds
 
 OURS = "ours"
 BASELINES = ("TopK", "BatchTopK", "Matryoshka", "matching pursuit", "NMF")
@@ -133,3 +134,28 @@ def stabilities(found: AtomComparison, l0: int) -> pd.DataFrame:
             row[f"{item['of']}, {item['metric']}"] = str(Interval(item["value"], item["low"], item["high"]))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def trainers(card: Mapping[str, Any]) -> pd.DataFrame:
+    """Recovery of every trainer and setting in the card of `benchmarks/test_sae.py`: mean [t-interval]; median time."""
+    measures = {"mmcs": "MMCS", "found": "found (cosine above 0.9)"}
+    runs = pd.DataFrame(card["result"]["trainers"])[["trainer", "batch", "rate", "seed", *measures]]
+    long = runs.melt(["trainer", "batch", "rate", "seed"], var_name="measure")
+    means = across_seeds(long)
+    means["cell"] = [str(Interval(*row)) for row in means[["mean", "low", "high"]].itertuples(index=False)]
+    wide = means.pivot(index=["trainer", "batch", "rate"], columns="measure", values="cell")
+    wide = wide[list(measures)].rename(columns=measures).reset_index().rename_axis(columns=None)
+    cost = pd.DataFrame(card["result"]["race"]).groupby("trainer")["cpu_s_per_million"].median()
+    return wide.assign(**{"CPU s per million vectors": wide["trainer"].map(cost).round(0)})
+
+
+def raced(card: Mapping[str, Any]) -> str:
+    """What that card says of avgeo against the fastest and the best peer."""
+    runs = pd.DataFrame(card["result"]["recovery"])
+    ahead = runs["mmcs"] - runs["mmcs_of_best_peer"]
+    share = card["result"]["pace"]["time_over_fastest_peer"]
+    return (
+        f"avgeo takes {share:.2f} of the fastest peer's CPU time (median over rounds). "
+        f"Its MMCS is {runs['mmcs'].mean():.3f}, the best peer's {runs['mmcs_of_best_peer'].mean():.3f}: over "
+        f"{len(runs)} seeds ours less theirs is {ahead.min():+.3f} to {ahead.max():+.3f}."
+    )

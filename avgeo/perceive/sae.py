@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from avgeo.perceive.coder import CoderConfig, CoderError, Decomposition, SparseCoder
-from avgeo.perceive.sparse import combine, products
+from avgeo.perceive.sparse import combine, products, strongest
 from avgeo.profiles import AtomSettings
 
 
@@ -207,7 +207,7 @@ class SparseAutoencoder(SparseCoder):
                 scores = explained = self._after(explained, gram, start, indices, values)
                 if self.config.offsets:
                     scores = scores + self.offsets[stage].detach()
-            index = scores.topk(active, dim=-1, sorted=False).indices
+            index = strongest(scores, active)
             # what was rounded to choose by is computed anew
             exact = gram is None and not torch.is_autocast_enabled(start.device.type)
             value = torch.relu(self.values(residual, index, stage, scores if exact else None))
