@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from avgeo import plots
-from avgeo.perceive.comparison import AtomComparison, ablations, concluded, raced, stabilities, told, trainers
+from avgeo.artifacts import read_card
+from avgeo.perceive.comparison import AtomComparison, ablations, concluded, raced, settled, stabilities, told, trainers
 from avgeo.perceive.scores import across_seeds, paired_differences
 
+ROOT = Path(__file__).parents[1]
 MEANS = {"ours": 0.5, "TopK": 0.3, "BatchTopK": 0.495, "one stage": 0.4, "untrained": 0.1}
 
 
@@ -43,6 +48,25 @@ def test_a_verdict_says_higher_only_where_intervals_are_apart():
     assert text == "MCC: ours is higher in 2 of 4 comparisons; not apart from BatchTopK at L0 8, BatchTopK at L0 16."
     flipped = verdict.assign(**{"ours is": ["lower", "higher", "higher", "higher"]})
     assert concluded(flipped, "F1").endswith("in 3 of 4 comparisons; lower than TopK at L0 8.")
+
+
+def test_a_claim_is_settled_only_by_every_comparison():
+    found = AtomComparison.of(card(), "sim")
+    assert settled(found) == "undecided"  # BatchTopK is not apart
+    without = replace(found, summary=found.summary.loc[found.summary["method"] != "BatchTopK"])
+    assert settled(without) == "confirmed"
+    names = {"ours": "TopK", "TopK": "ours"}
+    assert settled(replace(without, summary=without.summary.replace({"method": names}))) == "refuted"
+
+
+@pytest.mark.parametrize(("column", "name", "task"), [(4, "atoms-avg-sim", "avg-sim")])
+def test_the_claims_ledger_says_what_the_card_says(column, name, task):
+    row = next(line for line in (ROOT / "book/claims.md").read_text().splitlines() if line.startswith("| C3"))
+    cell = row.split("|")[1:-1][column - 1].strip()
+    if not (ROOT / f"data/results/{name}.json").is_file():
+        assert cell == "not tested"
+        return
+    assert cell.startswith(settled(AtomComparison.of(read_card(name), task))) and f"{name}.json" in cell
 
 
 def test_tables_hold_mean_and_interval_and_differences_are_paired():

@@ -108,6 +108,12 @@ def concluded(verdict: pd.DataFrame, metric: str) -> str:
     return text + "."
 
 
+def settled(found: AtomComparison, metrics: Sequence[str] = ("MCC", "F1")) -> str:
+    """The ledger's word: "confirmed" or "refuted" where every comparison with a baseline says so, else "undecided"."""
+    said = {word for metric in metrics for word in found.verdict(metric, found.baselines())["ours is"]}
+    return {("higher",): "confirmed", ("lower",): "refuted"}.get(tuple(said), "undecided")
+
+
 def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
     """Ours and what it is without each part: MCC, F1, set F1 at 0 dB, and ours less the row in MCC and F1."""
     found = AtomComparison.of(card, task)
