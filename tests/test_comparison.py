@@ -24,7 +24,13 @@ def card(tasks: tuple[str, ...] = ("sim",)) -> dict:
         for task in tasks
         for method, mean in MEANS.items()
         for l0 in (8, 16)
-        for metric, shift in (("MCC", 0.0), ("F1", -0.05), ("set F1 +0 dB", 0.2), ("set F1 -10 dB", 0.1))
+        for metric, shift in (
+            ("MCC", 0.0),
+            ("F1", -0.05),
+            ("support F1 +0 dB", 0.2),
+            ("support F1 -10 dB", 0.1),
+            ("support kappa +0 dB", 0),
+        )
         for seed in range(3)
     ]
     long = pd.DataFrame(rows)
@@ -98,7 +104,7 @@ def test_curves_are_drawn_and_told():
     figure, alt = plots.comparison_curves(rows, "atoms at a time", lines=["ours", "TopK"], log_x=True)
     assert len(rows) == 8 and "MCC, ours: 0.518 at 8, 0.526 at 16" in alt and "F1, TopK" in alt
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["MCC", "F1"]
-    snr = found.over_snr({"set F1": "set F1"}, ["ours", "TopK"], 16)
+    snr = found.over_snr({"support F1": "set F1"}, ["ours", "TopK"], 16)
     assert sorted(snr["x"].unique()) == [-10, 0] and len(snr) == 4
     with pytest.raises(plots.PlotError, match="columns"):
         plots.comparison_curves(rows.drop(columns="low"), "x")
