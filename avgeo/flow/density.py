@@ -6,14 +6,17 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avgeo.flow.base import Base, Uniform
 from avgeo.flow.network import Condition, ConditionEncoder, VelocityField
 from avgeo.flow.solver import integrate, integrate_back
+from avgeo.paths import write_text
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import (
     EARTH_AREA_KM2,
@@ -32,81 +35,131 @@ _CHUNK = 8192
 
 
 class SphereFlow(nn.Module):
-    """p(place | sound, sight, proposal) as the flow of a tangent field from the uniform law on S²."""
+    """p(place | sound, sight, proposal) as the flow of a tangent field from a base law on S², uniform by default.
 
-    def __init__(self, settings: FlowSettings, sounds: int, sights: int, seed: int = 0) -> None:
+    `guidance` g, wherever it is asked for, flows along v(x) + g (v(x | c) - v(x)), v(x) being the field of no condition
+    (Ho & Salimans 2022): 1 is the learned law, above 1 the condition counts for more. Whatever g, what is sampled and
+    what `log_prob` tells are one law that integrates to one; for g other than 1 it is no longer the learned posterior.
+    """
+
+    def __init__(
+        self, settings: FlowSettings, sounds: int, sights: int, seed: int = 0, base: Base | None = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.settings = settings
         self.sounds = sounds
         self.sights = sights
+        self.base = base or Uniform()
         self.encoder = ConditionEncoder(settings, sounds, sights)
         self.field = VelocityField(settings, seed)
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, n: int, *, seed: int = 0, steps: int | None = None
+        self, condition: Condition, n: int, *, seed: int = 0, steps: int | None = None, guidance: float = 1.0
     ) -> Float[Tensor, "batch n 3"]:
         """`n` places drawn for each clip of `condition`: (batch, n, 3) unit vectors."""
-        code = self.encoder(condition)
-        start = sample_uniform(len(code) * n, torch.Generator().manual_seed(seed)).to(code)
+        code, free = self._codes(condition, guidance)
+        start = self.base.sample(len(code) * n, torch.Generator().manual_seed(seed)).to(code)
         places = []
         for rows, owner in _chunks(len(code), n):
-            field = self._field(code[owner])
+            field = _Guided(self.field, code[owner], free, guidance)
             places.append(integrate(field, start[rows], steps or self.settings.solver_steps))
-        return torch.cat(places).reshape(len(code), n, 3)
+        return torch.cat(places).reshape(len(code), n, 3) if places else start.reshape(len(code), n, 3)
 
     @torch.no_grad()
     def log_prob(
-        self, points: Float[Tensor, "batch 3"], condition: Condition, *, steps: int | None = None
+        self,
+        points: Float[Tensor, "batch 3"],
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
     ) -> Float[Tensor, " batch"]:
         """log p(point | condition), one point per clip, in nats with respect to the unit sphere's area."""
         if len(points) != len(condition):
             raise ValueError(f"points has {len(points)} rows and condition {len(condition)}: give one point per clip")
-        return self._log_prob(points, self.encoder(condition), steps)
+        return self._log_prob(points, *self._codes(condition, guidance), steps, guidance)
 
     @torch.no_grad()
     def density_grid(
-        self, condition: Condition, *, count: int = 6000, steps: int | None = None
+        self, condition: Condition, *, count: int = 6000, steps: int | None = None, guidance: float = 1.0
     ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "batch count"]]:
         """Each clip on an equal-area grid: (points, log densities in nats with respect to the unit sphere's area)."""
-        code = self.encoder(condition)
+        code, free = self._codes(condition, guidance)
         grid = fibonacci_grid(count).to(code)
-        rows = [self._log_prob(grid, row.expand(count, -1), steps) for row in code]
+        rows = [self._log_prob(grid, row.expand(count, -1), free, steps, guidance) for row in code]
         return grid, torch.stack(rows)
 
-    def _log_prob(self, points: Tensor, code: Tensor, steps: int | None) -> Tensor:
+    def _codes(self, condition: Condition, guidance: float) -> tuple[Tensor, Tensor | None]:
+        """The condition's code, and that of no condition (1, condition) where guidance needs it."""
+        if not (math.isfinite(guidance) and guidance >= 0):
+            raise ValueError(f"guidance must be a number of at least 0, got {guidance}")
+        code = self.encoder(condition)
+        return code, None if guidance == 1 else self.encoder(condition[:1].only())
+
+    def _log_prob(
+        self, points: Tensor, code: Tensor, free: Tensor | None, steps: int | None, guidance: float
+    ) -> Tensor:
         out = []
         for start in range(0, len(points), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            field, with_divergence = self._field(code[rows]), self._field_with_divergence(code[rows])
-            _, total = integrate_back(field, with_divergence, points[rows], steps or self.settings.solver_steps)
-            out.append(uniform_log_density() - total)
-        return torch.cat(out)
-
-    def _modulation(self, code: Tensor, time: float) -> Tensor:
-        return self.field.modulation(torch.full((len(code),), time, device=code.device), code)
-
-    def _field(self, code: Tensor):
-        return lambda points, time: self.field(points, self._modulation(code, time))
-
-    def _field_with_divergence(self, code: Tensor):
-        return lambda points, time, frame: self.field.with_divergence(points, self._modulation(code, time), frame)
+            field = _Guided(self.field, code[rows], free, guidance)
+            back, total = integrate_back(
+                field, field.with_divergence, points[rows], steps or self.settings.solver_steps
+            )
+            out.append(self.base.log_prob(back) - total)
+        return torch.cat(out) if out else points[:, 0]
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `flow.safetensors` and `config.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / _WEIGHTS)
         config = {"settings": asdict(self.settings), "sounds": self.sounds, "sights": self.sights}
-        (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        write_text(folder / _CONFIG, json.dumps(config | {"base": type(self.base).__name__}, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> SphereFlow:
         """Load what `save_pretrained` wrote."""
-        config = json.loads((folder / _CONFIG).read_text())
-        flow = cls(FlowSettings(**config["settings"]), config["sounds"], config["sights"])
-        flow.load_state_dict(load_file(folder / _WEIGHTS))
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        settings: dict[str, Any] = config["settings"]
+        settings["scales"] = tuple(settings["scales"])
+        weights = load_file(folder / _WEIGHTS)
+        own = {name.removeprefix("base."): tensor for name, tensor in weights.items() if name.startswith("base.")}
+        base = Base.kinds[config["base"]].of_tensors(own)
+        flow = cls(FlowSettings(**settings), config["sounds"], config["sights"], base=base)
+        flow.load_state_dict(weights)
         return flow.eval()
+
+
+@dataclass(frozen=True)
+class _Guided:
+    """The field given one code per point; with `free`, pushed away from the field of that code."""
+
+    field: VelocityField
+    code: Tensor
+    free: Tensor | None
+    guidance: float
+
+    def __call__(self, points: Tensor, time: float) -> Tensor:
+        """Velocities (n, 3)."""
+        velocity = self.field(points, self._modulation(self.code, time))
+        if self.free is None:
+            return velocity
+        without = self.field(points, self._modulation(self.free, time))
+        return without + self.guidance * (velocity - without)
+
+    def with_divergence(self, points: Tensor, time: float, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocities (n, 3) and divergences (n,)."""
+        found = self.field.with_divergence(points, self._modulation(self.code, time), frame)
+        if self.free is None:
+            return found
+        without = self.field.with_divergence(points, self._modulation(self.free, time), frame)
+        velocity, divergence = (free + self.guidance * (own - free) for own, free in zip(found, without, strict=True))
+        return velocity, divergence
+
+    def _modulation(self, code: Tensor, time: float) -> Tensor:
+        return self.field.modulation(torch.full((len(code),), time, device=code.device), code)
 
 
 def _chunks(batch: int, n: int):

@@ -17,7 +17,6 @@ from avgeo.profiles import FlowSettings
 from avgeo.sphere import project
 
 MODALITIES = ("sound", "sight", "proposal")
-_SCALES = (1.0, 4.0, 12.0)
 _FEATURES_PER_SCALE = 24
 
 
@@ -38,6 +37,12 @@ class Condition:
 
     def __len__(self) -> int:
         return len(self.sound)
+
+    @classmethod
+    def nothing(cls, count: int, sounds: int = 1, sights: int = 1) -> Condition:
+        """`count` clips of which nothing is known: with these a flow learns, and tells, p(x)."""
+        known = torch.zeros(3, count, dtype=torch.bool)
+        return cls(torch.zeros(count, sounds), torch.zeros(count, sights), torch.zeros(count, 3), *known)
 
     def __getitem__(self, index: Tensor | slice) -> Condition:
         return Condition(*(getattr(self, item.name)[index] for item in fields(self)))
@@ -94,7 +99,7 @@ class VelocityField(nn.Module):
     def __init__(self, settings: FlowSettings, seed: int = 0) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        blocks = [scale * torch.randn(_FEATURES_PER_SCALE, 3, generator=draw) for scale in _SCALES]
+        blocks = [scale * torch.randn(_FEATURES_PER_SCALE, 3, generator=draw) for scale in settings.scales]
         self.register_buffer("frequencies", torch.cat(blocks))
         inputs = 3 + 2 * len(self.frequencies)
         width = settings.width
