@@ -202,7 +202,13 @@ def summarize(
 
 
 def total_probability(
-    flow: SphereFlow, condition: Condition, *, count: int = 4000, seed: int = 0, steps: int | None = None
+    flow: SphereFlow,
+    condition: Condition,
+    *,
+    count: int = 4000,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float = 1.0,
 ) -> tuple[float, float]:
     """∫ p dA for one clip by importance sampling, and its standard error: it must be 1 on every trained model.
 
@@ -210,7 +216,7 @@ def total_probability(
     misses a density that is sharper than its cells.
     """
     draw = torch.Generator().manual_seed(seed)
-    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps)[0]
+    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps, guidance=guidance)[0]
     kappas = (30.0, 1e3, 3e4)
     picked = centers[torch.randint(len(centers), (count // 2,), generator=draw)]
     near = torch.cat([sample_vmf(part, kappa, draw) for part, kappa in zip(picked.chunk(3), kappas, strict=True)])
@@ -222,5 +228,5 @@ def total_probability(
     uniform = torch.full((count,), uniform_log_density())
     log_proposal = torch.logaddexp(uniform, torch.logsumexp(torch.stack(kernels), 0)) + math.log(0.5)
     rows = torch.zeros(count, dtype=torch.long)
-    ratio = torch.exp(flow.log_prob(points, condition[rows], steps=steps) - log_proposal)
+    ratio = torch.exp(flow.log_prob(points, condition[rows], steps=steps, guidance=guidance) - log_proposal)
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))
