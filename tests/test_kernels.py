@@ -321,7 +321,7 @@ def test_a_mixture_of_few_finds_them() -> None:
     found = max(fits, key=lambda fit: float(fit.log_prob(train).mean()))
     order = (found.center @ centers.T).argmax(0)
     assert torch.allclose(found.weight[order], truth.weight, atol=0.03)
-    assert torch.allclose(found.variance[order], truth.variance, rtol=0.15)
+    assert torch.allclose(found.variance[order], truth.variance, rtol=0.25)
     assert float((truth.log_prob(test) - found.log_prob(test)).mean()) < 0.01
 
 

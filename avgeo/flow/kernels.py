@@ -26,7 +26,7 @@ from avgeo.sphere import EARTH_RADIUS_KM, SPHERE_AREA, normalize, sample_uniform
 SMALLEST_KM = 0.5
 """Default least standard deviation of a kernel, km: places seen twice would ask for none at all."""
 
-_NEGLIGIBLE = 60.0  # a kernel whose exponent is beyond this is left out: e⁻⁶⁰ of its peak
+_NEGLIGIBLE = 45.0  # a kernel whose exponent is beyond this is left out: e⁻⁴⁵ of its peak
 _LEAF = 256  # points for which kernels are summed at once
 _HELD = 2**14  # kernels for which they are
 _NODES = 128
