@@ -268,10 +268,10 @@ def main() -> None:
         ]
     settings = {name: asdict(TASKS[name].settings(chosen.quick)) for name in names} | {"quick": chosen.quick}
     what = f"Acoustic atoms: ours, baselines and ablations on {', '.join(names)}"
-    command = (
-        f"python benchmarks/atoms.py {chosen.task} OUT.json --seeds {chosen.seeds} --first {chosen.first}"
-        + " --quick" * chosen.quick
-    )
+    command = f"python benchmarks/atoms.py {chosen.task} OUT.json --seeds {chosen.seeds} --first {chosen.first}"
+    for option, given in (("--l0", chosen.l0), ("--methods", chosen.methods and f'"{chosen.methods}"')):
+        command += f" {option} {given}" if given else ""
+    command += " --quick" * chosen.quick
     with run_card(chosen.out, what=what, command=command, settings=settings, seed=chosen.first) as card:
         there = sum(cell.file.is_file() for cell in cells)
         print(f"{len(cells)} cells, {there} of them finished earlier")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from avgeo import plots
-from avgeo.perceive.comparison import AtomComparison, ablations, concluded, raced, stabilities, told, trainers
+from avgeo.artifacts import read_card
+from avgeo.perceive.comparison import AtomComparison, ablations, concluded, raced, settled, stabilities, told, trainers
 from avgeo.perceive.scores import across_seeds, paired_differences
 
+ROOT = Path(__file__).parents[1]
 MEANS = {"ours": 0.5, "TopK": 0.3, "BatchTopK": 0.495, "one stage": 0.4, "untrained": 0.1}
 
 
@@ -19,7 +24,13 @@ def card(tasks: tuple[str, ...] = ("sim",)) -> dict:
         for task in tasks
         for method, mean in MEANS.items()
         for l0 in (8, 16)
-        for metric, shift in (("MCC", 0.0), ("F1", -0.05), ("set F1 +0 dB", 0.2), ("set F1 -10 dB", 0.1))
+        for metric, shift in (
+            ("MCC", 0.0),
+            ("F1", -0.05),
+            ("support F1 +0 dB", 0.2),
+            ("support F1 -10 dB", 0.1),
+            ("support kappa +0 dB", 0),
+        )
         for seed in range(3)
     ]
     long = pd.DataFrame(rows)
@@ -43,6 +54,25 @@ def test_a_verdict_says_higher_only_where_intervals_are_apart():
     assert text == "MCC: ours is higher in 2 of 4 comparisons; not apart from BatchTopK at L0 8, BatchTopK at L0 16."
     flipped = verdict.assign(**{"ours is": ["lower", "higher", "higher", "higher"]})
     assert concluded(flipped, "F1").endswith("in 3 of 4 comparisons; lower than TopK at L0 8.")
+
+
+def test_a_claim_is_settled_only_by_every_comparison():
+    found = AtomComparison.of(card(), "sim")
+    assert settled(found) == "undecided"  # BatchTopK is not apart
+    without = replace(found, summary=found.summary.loc[found.summary["method"] != "BatchTopK"])
+    assert settled(without) == "confirmed"
+    names = {"ours": "TopK", "TopK": "ours"}
+    assert settled(replace(without, summary=without.summary.replace({"method": names}))) == "refuted"
+
+
+@pytest.mark.parametrize(("column", "name", "task"), [(4, "atoms-avg-sim", "avg-sim")])
+def test_the_claims_ledger_says_what_the_card_says(column, name, task):
+    row = next(line for line in (ROOT / "book/claims.md").read_text().splitlines() if line.startswith("| C3"))
+    cell = row.split("|")[1:-1][column - 1].strip()
+    if not (ROOT / f"data/results/{name}.json").is_file():
+        assert cell == "not tested"
+        return
+    assert cell.startswith(settled(AtomComparison.of(read_card(name), task))) and f"{name}.json" in cell
 
 
 def test_tables_hold_mean_and_interval_and_differences_are_paired():
@@ -74,7 +104,7 @@ def test_curves_are_drawn_and_told():
     figure, alt = plots.comparison_curves(rows, "atoms at a time", lines=["ours", "TopK"], log_x=True)
     assert len(rows) == 8 and "MCC, ours: 0.518 at 8, 0.526 at 16" in alt and "F1, TopK" in alt
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["MCC", "F1"]
-    snr = found.over_snr({"set F1": "set F1"}, ["ours", "TopK"], 16)
+    snr = found.over_snr({"support F1": "set F1"}, ["ours", "TopK"], 16)
     assert sorted(snr["x"].unique()) == [-10, 0] and len(snr) == 4
     with pytest.raises(plots.PlotError, match="columns"):
         plots.comparison_curves(rows.drop(columns="low"), "x")

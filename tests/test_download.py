@@ -475,7 +475,10 @@ def test_killed_half_way_it_goes_on(server: loopback.Server, tmp_path: Path, how
             ranged(handler, ETag='"v1"')
 
     server.pages["/x.mp4"] = slow
+    # what a shell starts in the background ignores SIGINT, and so would this program
     program = f"""
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from avgeo.curate.download import Downloader
         Downloader({str(tmp_path / "got")!r}).fetch({server.url + "/x.mp4"!r})
     """

@@ -181,3 +181,9 @@ def test_no_absolute_paths_are_tracked():
         if match := pattern.search(text):
             found.append(f"{path.relative_to(ROOT)}: {match.group()}")
     assert found == []
+
+
+def test_every_run_card_is_described():
+    about = (ROOT / "data/README.md").read_text()
+    cards = sorted(card.name for card in (ROOT / "data/results").glob("*.json"))
+    assert cards and [card for card in cards if f"`{card}`" not in about] == []

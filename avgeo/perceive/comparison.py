@@ -108,10 +108,16 @@ def concluded(verdict: pd.DataFrame, metric: str) -> str:
     return text + "."
 
 
+def settled(found: AtomComparison, metrics: Sequence[str] = ("MCC", "F1")) -> str:
+    """The ledger's word: "confirmed" or "refuted" where every comparison with a baseline says so, else "undecided"."""
+    said = {word for metric in metrics for word in found.verdict(metric, found.baselines())["ours is"]}
+    return {("higher",): "confirmed", ("lower",): "refuted"}.get(tuple(said), "undecided")
+
+
 def ablations(card: Mapping[str, Any], task: str, l0: int = 16) -> pd.DataFrame:
-    """Ours and what it is without each part: MCC, F1, set F1 at 0 dB, and ours less the row in MCC and F1."""
+    """Ours and what it is without each part: MCC, F1, mixtures at 0 dB, and ours less the row in MCC and F1."""
     found = AtomComparison.of(card, task)
-    metrics = {"MCC": "MCC", "F1": "F1", "set F1 +0 dB": "set F1, 0 dB"}
+    metrics = {"MCC": "MCC", "F1": "F1", "support F1 +0 dB": "mixture, set F1", "support kappa +0 dB": "kappa"}
     there = found.summary.loc[found.summary["l0"] == l0, "method"].unique()
     names = [OURS] + [name for name in there if name not in (OURS, "untrained", *BASELINES)] + ["TopK"]
     ahead: Any = found.ahead.set_index(["method", "l0", "metric"])
