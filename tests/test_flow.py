@@ -402,7 +402,7 @@ def test_impossible_mixtures_are_refused(mean, kappa, says):
 
 def test_bad_arguments_name_their_cure():
     flow = SphereFlow(SMALL, 5, 7)
-    with pytest.raises(ValueError, match="one point per clip"):
+    with pytest.raises(ValueError, match="one clip for all, or one a point"):
         flow.log_prob(sample_uniform(3), condition_of(2))
     with pytest.raises(ValueError, match="steps must be at least 1"):
         time_grid(0)

@@ -86,6 +86,8 @@ def _middles(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _density(log_prob: LogProb, cells: np.ndarray, at: np.ndarray | float) -> np.ndarray:
     """At the points that lie the shares `at` (2, n) of the way along the cells' sides."""
+    if not len(cells):
+        return np.zeros(0)
     low, high, west, east = cells.T
     north, round_ = np.broadcast_to(np.asarray(at, dtype=float), (2, len(cells)) if np.ndim(at) else (2, 1))
     points = _xyz(low + north * (high - low), west + round_ * (east - west))

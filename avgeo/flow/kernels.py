@@ -27,10 +27,11 @@ SMALLEST_KM = 0.5
 """Default least standard deviation of a kernel, km: places seen twice would ask for none at all."""
 
 _NEGLIGIBLE = 45.0  # a kernel whose exponent is beyond this is left out: e⁻⁴⁵ of its peak
-_LEAF = 256  # points for which kernels are summed at once
-_HELD = 2**14  # kernels for which they are
+_LEAF = 64  # points for which kernels are summed at once
+_HELD = 2**11  # kernels for which they are: 1 MB, which stays in the processor's cache
 _NODES = 128
-_LEAST_PART = 1e-3  # the least weight with which a family and group stays in a mixture
+_LEAST_PART = 1e-3  # the least weight with which a family stays in a mixture
+_ENOUGH = 3000  # held-out training places: a few dozen weights ask for no more
 
 
 class DensityError(ValueError):
@@ -111,12 +112,9 @@ def bridges(order: int, along: float, across: float) -> Family:
     return make
 
 
-_WIDTHS_KM = tuple(float(width) for width in np.geomspace(0.7, 3000, 13))
-WIDTHS: tuple[Family, ...] = tuple(fixed(width) for width in _WIDTHS_KM)
-NEIGHBOURS = tuple(neighbours(k, scale) for k in (1, 3, 6, 12) for scale in (0.2, 0.4, 0.8, 1.6))
-DIRECTED = tuple(
-    local_pca(k, scale, shrink) for k in (6, 12, 24) for scale in (0.2, 0.4, 0.8, 1.3) for shrink in (0.03, 0.3)
-)
+WIDTHS: tuple[Family, ...] = tuple(fixed(float(width)) for width in np.geomspace(0.7, 3000, 13))
+NEIGHBOURS = tuple(neighbours(k, scale) for k in (1, 6) for scale in (0.4, 0.8))
+DIRECTED = tuple(local_pca(k, scale, 0.03) for k in (6, 12, 24) for scale in (0.4, 0.8))
 BRIDGES = tuple(
     bridges(order, along, ratio * along) for order in (1, 2, 4) for along in (0.3, 0.6) for ratio in (0.1, 0.4)
 )
@@ -222,6 +220,7 @@ def sum_kernels(
     out = points.new_zeros(parts, len(points))
     constant = 2 * math.pi * kernels.variance.prod(-1).sqrt() * disc_probability(kernels.variance)
     height, inverse = weight / constant, 1 / kernels.variance
+    isotropic = kernels.variance[:, 0] == kernels.variance[:, 1]
     reach = (2 * _NEGLIGIBLE * kernels.variance.amax(-1)).sqrt()  # a chord: 1 - cos θ = chord²/2
 
     def add(rows: Tensor, near: Tensor) -> None:
@@ -237,8 +236,10 @@ def sum_kernels(
         for held in near.split(_HELD):
             cosine = kernels.center[held] @ some.T
             drop = (1 - cosine).clamp_min(0)
-            along = (kernels.axis[held] @ some.T).square() / (drop * (1 + cosine)).clamp_min(1e-300)
-            slope = inverse[held, 1:] + along.clamp_max(1) * (inverse[held, :1] - inverse[held, 1:])
+            slope = inverse[held, 1:]
+            if not bool(isotropic[held].all()):
+                along = (kernels.axis[held] @ some.T).square() / (drop * (1 + cosine)).clamp_min(1e-300)
+                slope = slope + along.clamp_max(1) * (inverse[held, :1] - slope)
             value = torch.exp(-drop * slope) * height[held, None]
             out[:, rows] += torch.zeros(parts, len(rows)).to(value).index_add_(0, part[held], value)
 
@@ -247,21 +248,12 @@ def sum_kernels(
     return out.T
 
 
-def _laid_out(
-    places: Tensor, families: Sequence[Family], groups: int, least: float
-) -> tuple[Kernels, Tensor, Tensor, int]:
-    """(kernels of every family, their weights within their part, their parts, how many): parts are family × group.
-
-    A group is one share of the places, ranked by how far their eighth neighbour is: dense regions may take other
-    kernels than lonely places.
-    """
+def _laid_out(places: Tensor, families: Sequence[Family], least: float) -> tuple[Kernels, Tensor, Tensor, int]:
+    """(kernels of every family, their weights within their family, their family's number, how many families)."""
     made = [family(places, least) for family in families]
     kernels = Kernels(*(torch.cat([getattr(one, name) for one in made]) for name in ("center", "axis", "variance")))
-    rank = nearest(places, 8)[0][:, -1].argsort().argsort() if groups > 1 else torch.zeros(len(places)).long()
-    group = rank * groups // len(places)
-    part = torch.cat([number * groups + group for number in range(len(made))])
-    parts = len(made) * groups
-    return kernels, 1 / torch.bincount(part, minlength=parts).to(places)[part], part, parts
+    part = torch.arange(len(made)).repeat_interleave(len(places))
+    return kernels, torch.full_like(kernels.variance[:, 0], 1 / len(places)), part, len(made)
 
 
 def em_weights(
@@ -284,35 +276,53 @@ def em_weights(
     return weight
 
 
+def _held_out(
+    train: Tensor, val: Tensor, families: Sequence[Family], folds: int, least: float, seed: int
+) -> tuple[Kernels, Tensor, Tensor, Tensor]:
+    """(kernels round all of `train`, their weights within their family, their families, each family's density at
+    places that made none of its kernels and, last, the uniform law's).
+
+    Those places are `val` and, k-fold, `train` itself: neighbours and directions are found anew without each fold,
+    since a place left out would otherwise have narrowed its neighbours' kernels. `_ENOUGH` of them are enough.
+    """
+    if not 2 <= folds <= len(train) - 2:
+        raise DensityError(f"folds must lie between 2 and places less 2, got {folds} for {len(train)} places in train")
+    fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(train)) % folds)
+    held = []
+    for number in range(folds):
+        if sum(map(len, held)) >= _ENOUGH:
+            break
+        held.append(sum_kernels(train[fold == number], *_laid_out(train[fold != number], families, least)))
+    kernels, share, part, parts = _laid_out(train, families, least)
+    held.append(sum_kernels(val, kernels, share, part, parts))
+    known = torch.cat(held)
+    return kernels, share, part, torch.cat([known, known.new_full((len(known), 1), 1 / SPHERE_AREA)], 1)
+
+
+def _least(smallest_km: float) -> float:
+    if not smallest_km > 0:
+        raise DensityError(f"smallest_km must be above 0, got {smallest_km}: copies would make kernels points")
+    return (smallest_km / EARTH_RADIUS_KM) ** 2
+
+
 def fit_kernels(
     train: Float[Tensor, "n 3"],
     val: Float[Tensor, "m 3"],
     *,
     seed: int = 0,
     families: Sequence[Family] = FAMILIES,
-    groups: int = 4,
     folds: int = 10,
     smallest_km: float = SMALLEST_KM,
     pseudo_count: float = 0.03,
 ) -> KernelMixture:
     """Kernels round `train`, of many families at once, whose weights explain places that made no kernel.
 
-    Those are `val` and, k-fold, `train` itself: neighbours and directions are found anew without each fold, since a
-    place left out would otherwise have narrowed its neighbours' kernels. The uniform law's pseudo-count is 1.
+    Those are `val` and, k-fold, `train` itself, or some 3,000 of it. Every family has `pseudo_count` places of its own,
+    the uniform law one.
     """
-    _check(smallest_km, folds, len(train))
-    train, val = unit(train), unit(val)
-    least = (smallest_km / EARTH_RADIUS_KM) ** 2
-    fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(train)) % folds)
-    held = []
-    for number in range(folds):
-        laid = _laid_out(train[fold != number], families, groups, least)
-        held.append(sum_kernels(train[fold == number], *laid))
-    kernels, share, part, parts = _laid_out(train, families, groups, least)
-    held.append(sum_kernels(val, kernels, share, part, parts))
-    known = torch.cat(held)
-    likelihood = torch.cat([known, known.new_full((len(known), 1), 1 / SPHERE_AREA)], 1)
-    count = torch.full((parts + 1,), pseudo_count, dtype=torch.float64)
+    train, val, least = unit(train), unit(val), _least(smallest_km)
+    kernels, share, part, likelihood = _held_out(train, val, families, folds, least, seed)
+    count = torch.full_like(likelihood[0], pseudo_count)
     count[-1] = 1.0
     weight = em_weights(likelihood, count)
     # a part that explains next to nothing costs as much as the others wherever the density is asked for
@@ -324,25 +334,25 @@ def fit_kernels(
 
 
 def fit_plain(
-    train: Float[Tensor, "n 3"], val: Float[Tensor, "m 3"], *, smallest_km: float = SMALLEST_KM
+    train: Float[Tensor, "n 3"],
+    val: Float[Tensor, "m 3"],
+    *,
+    seed: int = 0,
+    folds: int = 10,
+    smallest_km: float = SMALLEST_KM,
 ) -> KernelMixture:
-    """The plain estimate: vMF kernels of one κ round `train` and a uniform share, both the best of a grid for `val`."""
-    _check(smallest_km, 2, len(train))
-    train, val = unit(train), unit(val)
+    """The plain estimate: vMF kernels of one κ round `train` and a uniform share, both the best of a grid.
+
+    The best for the same places by which `fit_kernels` weighs, `val` and k-fold `train`; κ from `smallest_km` on.
+    """
+    train, val, least = unit(train), unit(val), _least(smallest_km)
     widths_km = np.geomspace(smallest_km, max(3000, 2 * smallest_km), 40)
-    made = [fixed(float(width))(train, 0.0) for width in widths_km]
-    share = torch.full_like(train[:, 0], 1 / len(train))
-    none = torch.zeros(len(train), dtype=torch.long)
-    density = torch.cat([sum_kernels(val, kernels, share, none, 1) for kernels in made], 1)
-    uniform = torch.cat([torch.logspace(-5, -2.5, 6), torch.linspace(0.005, 0.5, 100)]).double()[:, None, None]
-    score = torch.log((1 - uniform) * density + uniform / SPHERE_AREA).mean(1)
-    which, best = divmod(int(score.argmax()), len(made))
-    kernels = made[best]
-    return KernelMixture(kernels.center, kernels.axis, kernels.variance, share * (1 - float(uniform[which])))
-
-
-def _check(smallest_km: float, folds: int, places: int) -> None:
-    if not smallest_km > 0:
-        raise DensityError(f"smallest_km must be above 0, got {smallest_km}: copies would make kernels points")
-    if not 2 <= folds <= places - 2:
-        raise DensityError(f"folds must lie between 2 and places less 2, got {folds} for {places} places in train")
+    families = [fixed(float(width)) for width in widths_km]
+    _, _, _, likelihood = _held_out(train, val, families, folds, least, seed)
+    uniform = torch.cat([torch.logspace(-5, -2.5, 6), torch.linspace(0.005, 0.5, 100)]).double()[:, None]
+    mixed = ((1 - uniform) * column + uniform / SPHERE_AREA for column in likelihood[:, :-1].T)
+    score = torch.stack([torch.log(density).mean(1) for density in mixed])
+    best, which = divmod(int(score.argmax()), len(uniform))
+    kernels = families[best](train, least)
+    weight = torch.full_like(train[:, 0], (1 - float(uniform[which])) / len(train))
+    return KernelMixture(kernels.center, kernels.axis, kernels.variance, weight)

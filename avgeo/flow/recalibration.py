@@ -24,7 +24,9 @@ from torch import Tensor
 
 from avgeo.evaluate import interval, resamples
 from avgeo.flow.cells import CellDensity, PosteriorError
-from avgeo.flow.posterior import checked_log_prob
+from avgeo.flow.density import SphereFlow
+from avgeo.flow.network import Condition
+from avgeo.flow.posterior import checked_log_prob, scatter
 from avgeo.flow.regions import hpd_level
 from avgeo.sphere import uniform_log_density
 
@@ -117,6 +119,29 @@ class HeldOut:
         """Mass of the smallest recalibrated region that holds each truth (`hpd_level`): uniform when calibrated."""
         table = _levels(self, np.array([recalibration.temperature]), seed)
         return torch.from_numpy((1 - recalibration.floor) * table[0][0] + recalibration.floor * table[1])
+
+
+def hold_out(
+    flow: SphereFlow,
+    truth: Float[Tensor, "clips 3"],
+    condition: Condition,
+    *,
+    samples: int = 60,
+    even: int = 60,
+    halo: int = 60,
+    seed: int = 0,
+) -> HeldOut:
+    """Ask a flow about clips that it was not trained on: its density at each true place, and round its own samples."""
+    drawn = flow.sample(condition, samples, seed=seed)
+    own = _at_each(flow, drawn, condition)
+    points = scatter(drawn, own, even=even, halo=halo, seed=seed)
+    found = torch.cat([_at_each(flow, points.points[:, :-samples], condition), own], -1)
+    return HeldOut(flow.log_prob(truth, condition), found, points.areas(found))
+
+
+def _at_each(flow: SphereFlow, points: Float[Tensor, "clips n 3"], condition: Condition) -> Float[Tensor, "clips n"]:
+    owner = torch.arange(len(points)).repeat_interleave(points.shape[1])
+    return flow.log_prob(points.flatten(0, 1), condition[owner]).reshape(points.shape[:2])
 
 
 def fit_recalibration(

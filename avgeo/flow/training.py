@@ -17,7 +17,7 @@ from avgeo.flow.network import MODALITIES, Condition
 from avgeo.flow.path import geodesic_path, sample_times
 from avgeo.flow.transport import paired
 from avgeo.profiles import FlowSettings
-from avgeo.sphere import sample_vmf
+from avgeo.sphere import check_points, sample_vmf
 
 _WARMUP_STEPS = 50
 
@@ -56,6 +56,8 @@ def train_flow(
         raise ValueError(f"places has {len(places)} rows and condition {len(condition)}: give as many, at least one")
     if settings.transport and bool((condition.has_sound | condition.has_sight | condition.has_proposal).any()):
         raise ValueError("settings.transport pairs rows across conditions: set it to 0 where something is known")
+    condition.check(condition.sound.shape[-1], condition.sight.shape[-1])
+    check_points(places, "places")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     draw = torch.Generator().manual_seed(seed)
     flow = SphereFlow(settings, condition.sound.shape[-1], condition.sight.shape[-1], seed, base).to(device)
