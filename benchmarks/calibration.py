@@ -41,7 +41,7 @@ from avgeo.sphere import distance_km, fibonacci_grid
 SENSES = {"sound": ("sound",), "sight": ("sight",), "both": ("sound", "sight")}
 MASSES = (0.5, 0.9, 0.95)
 POINTS = {"samples": 60, "even": 60, "halo": 60}
-GRID, STEPS = 5000, 40
+GRID, DRAWS, STEPS = 50_000, 2000, 40
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def ask(study: Pipeline, seed: int, clips: int) -> dict[str, Asked]:
 
 
 def integrals(study: Pipeline, seed: int, clips: int) -> dict[str, Any]:
-    """∫ p dA of the unconditional law and of 100 clips, senses in turn: on an equal-area grid, and by chance.
+    """∫ p dA of the unconditional law and of 100 clips, senses in turn: by chance, and every tenth on an even grid.
 
-    The grid is even, which suffices where the law is as wide as its jitter; chance weighs the points that `hold_out`
-    drew, whose mean over the clips has a small error though each clip's has not.
+    A grid must be fine, since learned densities have structure far below their width; chance is off by some per cents
+    for each clip, and by little in the mean over them.
     """
     world, rows = fresh(study, seed, clips)
     condition = heard_and_seen(study, world, rows[:: max(1, len(rows) // 100)][:100])
@@ -109,14 +109,17 @@ def integrals(study: Pipeline, seed: int, clips: int) -> dict[str, Any]:
     for row in tqdm(range(-1, 100), desc="∫ p dA", unit="clip", disable=None):
         shown = () if row < 0 else list(SENSES.values())[row % 3]
         one = condition[max(row, 0) :][:1].only(*shown)
-        log_prob = study.sphere_flow.log_prob(grid, one, steps=STEPS)
-        total, error = total_probability(study.sphere_flow, one, count=1000, seed=row + 1, steps=STEPS)
-        by_grid = float(log_prob.double().exp().mean()) * 4 * math.pi
-        found.append({"shown": " and ".join(shown), "grid": by_grid, "chance": total, "chance_se": error})
-    worst = max(abs(item["grid"] - 1) for item in found)
-    chance = np.array([[item["chance"], item["chance_se"]] for item in found])
+        total, error = total_probability(study.sphere_flow, one, count=DRAWS, seed=row + 1, steps=STEPS)
+        line: dict[str, Any] = {"shown": " and ".join(shown), "chance": total, "chance_se": error}
+        if row < 0 or not row % 10:
+            log_prob = study.sphere_flow.log_prob(grid, one, steps=STEPS)
+            line["grid"] = float(log_prob.double().exp().mean()) * 4 * math.pi
+        found.append(line)
+    chance = np.array([[line["chance"], line["chance_se"]] for line in found])
     mean, error = float(chance[:, 0].mean()), float(np.sqrt(np.square(chance[:, 1]).sum()) / len(found))
-    return {"each": found, "worst_by_grid": worst, "chance_mean": mean, "chance_mean_se": error}
+    worst = max(abs(line["grid"] - 1) for line in found if "grid" in line)
+    apart = float((np.abs(chance[:, 0] - 1) / chance[:, 1]).max())
+    return {"each": found, "worst_by_grid": worst, "chance_mean": mean, "chance_mean_se": error, "worst_in_se": apart}
 
 
 def together(parts: list[Asked]) -> Asked:
@@ -147,7 +150,7 @@ def main() -> None:
     command = "python benchmarks/calibration.py " + " ".join(
         f"--{name} {value}" for name, value in vars(chosen).items()
     )
-    settings = vars(chosen) | POINTS | {"grid": GRID, "integral_steps": STEPS}
+    settings = vars(chosen) | POINTS | {"grid": GRID, "draws": DRAWS, "integral_steps": STEPS}
     with run_card(
         file, what="Credible regions at new places of AVG-Sim", command=command, settings=settings, seed=0
     ) as card:

@@ -272,17 +272,16 @@ def test_no_place_is_scored_by_kernels_that_knew_it() -> None:
     def rounded(places: Tensor) -> set[tuple[float, ...]]:
         return {tuple(row) for row in places.numpy().round(9).tolist()}
 
-    fit_kernels(train, val, families=[spy], groups=1, folds=6)
+    fit_kernels(train, val, families=[spy], folds=6)
     assert [len(places) for places in shown] == [50] * 6 + [60]
     missing = [rounded(train) - rounded(places) for places in shown[:-1]]
     assert sum(map(len, missing)) == 60 and len(set.union(*missing)) == 60
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_weights_prefer_what_holds_for_new_places(groups: int) -> None:
+def test_weights_prefer_what_holds_for_new_places() -> None:
     train, val, test = arc(240, 8, 0), arc(30, 8, 1), arc(300, 8, 2)
     plain = fit_plain(train, val)
-    best = fit_kernels(train, val, families=FAMILIES[::3], groups=groups)
+    best = fit_kernels(train, val, families=FAMILIES[::2])
     gain = best.log_prob(test) - plain.log_prob(test)
     assert float(gain.mean()) > 0.2 and float(gain.mean() / gain.std() * math.sqrt(len(test))) > 3
     assert float(best.log_prob(test).mean()) < math.log(1 / (2 * math.pi / 3 * 8 / EARTH_RADIUS_KM * 4.13))  # the truth
@@ -291,7 +290,7 @@ def test_weights_prefer_what_holds_for_new_places(groups: int) -> None:
 
 def test_places_without_structure_give_the_uniform_law() -> None:
     train, val, test = spread(300), spread(60, 1), spread(500, 2)
-    for model in (fit_plain(train, val), fit_kernels(train, val, families=WIDTHS + NEIGHBOURS[::4], groups=2)):
+    for model in (fit_plain(train, val), fit_kernels(train, val, families=WIDTHS + NEIGHBOURS)):
         assert -float(model.log_prob(test).mean()) == pytest.approx(math.log(SPHERE_AREA), abs=0.03)
 
 
@@ -302,7 +301,7 @@ def test_copies_make_spikes_no_narrower_than_stated() -> None:
         peak = -math.log(2 * math.pi * (smallest_km / EARTH_RADIUS_KM) ** 2)
         for model in (
             fit_plain(twice, places, smallest_km=smallest_km),
-            fit_kernels(twice, places, families=FAMILIES[::5], groups=1, smallest_km=smallest_km),
+            fit_kernels(twice, places, families=FAMILIES[::5], smallest_km=smallest_km),
             fit_vmf_mixture(twice, 40, smallest_km=smallest_km),
         ):
             assert float(model.variance.sqrt().min()) * EARTH_RADIUS_KM == pytest.approx(smallest_km, rel=1e-6)
