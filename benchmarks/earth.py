@@ -3,34 +3,37 @@
 python benchmarks/earth.py OUT.json                      # every set, protocol and method
 python benchmarks/earth.py OUT.json --sets volcano,flood --protocols deduplicated --methods "plain vMF kernels"
 
-The four files come from $AVGEO_MIRROR or are downloaded. Options: --seeds 5, --workers 2, --integrals first (of the
-first seed's densities; or all, none), --draws 100000. A cell (set, protocol, method, seed) that is finished lies in
-OUT.cells/, so an interrupted run goes on where it was; a change of its code starts it anew. Scores are nats a place
-with respect to the unit sphere's area: lower is better, uniform is 2.531. Another method is one more row of `METHODS`,
-which says, too, on which protocols it is run.
+The four files come from $AVGEO_MIRROR or are downloaded. Options: --seeds 5, --finished. A cell (set, protocol,
+method, seed) that is finished lies in OUT.cells/, so an interrupted run goes on where it was; a change of its code
+starts it anew. Scores are nats a place with respect to the unit sphere's area: lower is better, uniform is 2.531.
+Another method is one more row of `METHODS`, which says, too, on which protocols it is run.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import earth_flows as flows
+import earth_models as models
 import pandas as pd
 import torch
-from earth_models import METHODS, OURS, PLAIN, Density, proposal
 
-from avgeo.artifacts import code_hash, run_card
+from avgeo.artifacts import code_hash, run_card, tables_hash
 from avgeo.engine import map_items
 from avgeo.fetch import fetch
+from avgeo.flow.benchmark import OURS, PLAIN, UNIFORM_BASE
 from avgeo.flow.earth import FILES, PROTOCOLS, SEEDS, EarthData, leaks, load_earth, read_table, stored_split
 from avgeo.flow.integral import integral_by_grid, integral_by_sampling
-from avgeo.flow.kernels import SMALLEST_KM
+from avgeo.flow.kernels import BRIDGES, DIRECTED, NEIGHBOURS, SMALLEST_KM, WIDTHS
 from avgeo.paths import write_text
 from avgeo.perceive.scores import across_seeds, paired_differences
 
@@ -42,6 +45,50 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
+class Method:
+    """A way to make a density.
+
+    `fit` gets training places (n, 3), validation places (m, 3), a seed, and then the densities of the methods named in
+    `parts`, of the same places and seed. Training places make the density; validation places only choose (widths,
+    weights). `code` names the modules of avgeo on which finished cells rest. Integrals are checked on the sets in
+    `checked`, with so many `draws` and a grid no coarser than `finest_km` near the places (see `integral_by_grid`).
+    """
+
+    fit: Callable[..., models.Density]
+    code: tuple[str, ...] = ("flow/kernels", "flow/mixture", "flow/base")
+    protocols: tuple[str, ...] = ("deduplicated",)
+    parts: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ("volcano",)  # kernels are normalised in closed form, and a grid of 1 km is dear
+    draws: int = 100_000
+    finest_km: float = 1.0
+    tolerance: float = 3e-6
+
+
+_FLOW = ("flow/kernels", "flow/base", "flow/likelihood", "flow/mixture", "flow/network", "flow/path", "flow/solver",
+         "flow/training", "flow/transport", "sphere")  # fmt: skip
+
+
+def _flow(fit: Callable[..., models.Density], *parts: str, checked: bool = True) -> Method:
+    return Method(
+        fit, _FLOW, parts=parts, checked=tuple(FILES) if checked else (), draws=10_000, finest_km=1e4, tolerance=2e-5
+    )
+
+
+METHODS = {
+    PLAIN: Method(models.plain, protocols=PROTOCOLS),
+    OURS: Method(models.kernels(*WIDTHS, *NEIGHBOURS, *DIRECTED, *BRIDGES), protocols=PROTOCOLS),
+    "kernels: widths": Method(models.kernels(*WIDTHS)),
+    "kernels: widths, neighbours": Method(models.kernels(*WIDTHS, *NEIGHBOURS)),
+    "kernels: widths, neighbours, directed": Method(models.kernels(*WIDTHS, *NEIGHBOURS, *DIRECTED)),
+    "vMF mixture (EM)": Method(models.few_vmf),
+    UNIFORM_BASE: _flow(flows.flow(None)),
+    "flow, vMF mixture base": _flow(flows.flow(flows.few_base)),
+    "flow, kernel base": _flow(flows.flow(flows.kernel_base)),
+    "flow and kernels": _flow(flows.mixed, "flow, kernel base", OURS, checked=False),
+}
+
+
+@dataclass(frozen=True)
 class Cell:
     """One density, and where its scores go."""
 
@@ -49,21 +96,27 @@ class Cell:
     protocol: str
     method: str
     seed: int
-    draws: int
     folder: Path
 
     @property
     def file(self) -> Path:
         """Its scores, once it is finished."""
-        about = [self.name, self.protocol, self.draws, code_hash("flow/earth", *METHODS[self.method].code)]
-        models = Path(__file__).with_name("earth_models.py").read_text(encoding="utf-8")
-        recipe = hashlib.sha256(json.dumps([about, models]).encode()).hexdigest()[:8]
+        known = METHODS[self.method]
+        checks = (
+            [known.draws, known.finest_km, known.tolerance, code_hash("flow/integral")]
+            if self.name in known.checked
+            else []
+        )
+        about = [self.name, self.protocol, *checks, *known.parts]
+        made = inspect.getsource(inspect.getmodule(known.fit) or models)
+        code = code_hash("flow/earth", *known.code) + tables_hash("splits/earth.npz")
+        recipe = hashlib.sha256(json.dumps([about, made, code]).encode()).hexdigest()[:8]
         slug = "".join(letter if letter.isalnum() else "_" for letter in self.method)
         return self.folder / f"{self.name}-{self.protocol}-{slug}-{self.seed}-{recipe}.json"
 
 
 @lru_cache(maxsize=8)
-def fitted(name: str, protocol: str, method: str, seed: int) -> tuple[EarthData, Density, float]:
+def fitted(name: str, protocol: str, method: str, seed: int) -> tuple[EarthData, models.Density, float]:
     """(places, density, CPU minutes of fitting it and its parts); kept, as a method may be part of a later one."""
     data, known = load_earth(name, protocol, seed), METHODS[method]
     parts = [fitted(name, protocol, part, seed) for part in known.parts]
@@ -74,7 +127,7 @@ def fitted(name: str, protocol: str, method: str, seed: int) -> tuple[EarthData,
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Fit and score one density, unless that is done; integrals only where `draws` are asked for."""
+    """Fit and score one density, unless that is done; with its integrals on the sets where they are checked."""
     file = cell.file
     if file.is_file():
         return json.loads(file.read_text())
@@ -82,12 +135,14 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     data, density, minutes = fitted(cell.name, cell.protocol, cell.method, cell.seed)
     done: dict[str, Any] = {"set": cell.name, "protocol": cell.protocol, "method": cell.method, "seed": cell.seed}
     done |= {"nll": -float(density.log_prob(data.test).double().mean()), "fit_cpu_min": minutes}
-    if cell.draws:
+    known = METHODS[cell.method]
+    if cell.name in known.checked and isinstance(density, models.Sampled):
         began = time.process_time()
         draw = torch.Generator().manual_seed(cell.seed)
-        finest_km = METHODS[cell.method].finest_km
-        grid, asked = integral_by_grid(density.log_prob, data.train, finest_km=finest_km, seed=cell.seed)
-        mean, error = integral_by_sampling(density.log_prob, proposal(density, data.train), cell.draws, draw)
+        grid, asked = integral_by_grid(
+            density.log_prob, data.train, finest_km=known.finest_km, tolerance=known.tolerance, seed=cell.seed
+        )
+        mean, error = integral_by_sampling(density.log_prob, models.proposal(density, draw), known.draws, draw)
         done["integral"] = {"grid": grid, "grid_points": asked, "sampling": mean, "sampling_se": error}
         done["integral_cpu_min"] = (time.process_time() - began) / 60
     write_text(file, json.dumps(done) + "\n")
@@ -96,15 +151,15 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    return [{str(name): float(f"{v:.5g}") if isinstance(v, float) else v for name, v in row.items()} for row in rows]
 
 
 def compare(done: list[dict[str, Any]]) -> dict[str, Any]:
     """Cells, means over seeds, paired differences to the plain kernels and to our best, leaks, the published rows."""
     scores = pd.DataFrame(done)[["set", "protocol", "method", "seed", "nll"]].rename(columns={"nll": "value"})
     result: dict[str, Any] = {"cells": done, "summary": _rows(across_seeds(scores))}
-    for key, name in (("minus_plain", PLAIN), ("minus_ours", OURS)):
-        if (scores["method"] == name).any():
+    for key, name in (("minus_plain", PLAIN), ("minus_ours", OURS), ("minus_uniform_base", UNIFORM_BASE)):
+        if (scores["method"] == name).any() and scores["method"].nunique() > 1:
             # paired_differences subtracts the others from the one named; a reader wants what each gains on it
             found = paired_differences(scores, name)
             low, high = -found["high"], -found["low"]
@@ -125,9 +180,8 @@ def main() -> None:
     parser.add_argument("--protocols", default=",".join(PROTOCOLS))
     parser.add_argument("--methods", default=";".join(METHODS), help="separated by ; (names have commas)")
     parser.add_argument("--seeds", type=int, default=SEEDS, choices=range(1, SEEDS + 1))
-    parser.add_argument("--integrals", choices=("first", "all", "none"), default="first")
-    parser.add_argument("--draws", type=int, default=100_000, help="of importance sampling")
-    parser.add_argument("--workers", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--finished", action="store_true", help="only collect what an interrupted run left")
+    parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     asked = {"sets": chosen.sets.split(","), "protocols": chosen.protocols.split(","),
              "methods": chosen.methods.split(";")}  # fmt: skip
@@ -136,22 +190,22 @@ def main() -> None:
             parser.error(f"unknown {what} {', '.join(unknown)}: choose among {'; '.join(known)}")
     folder = chosen.out.with_suffix(".cells")
     folder.mkdir(parents=True, exist_ok=True)
-    checked = {"first": 1, "all": SEEDS, "none": 0}[chosen.integrals]
     cells = [
-        Cell(name, protocol, method, seed, chosen.draws if seed < checked else 0, folder)
+        Cell(name, protocol, method, seed, folder)
         for name in asked["sets"]
         for protocol in asked["protocols"]
         for seed in range(chosen.seeds)
         for method in asked["methods"]
         if protocol in METHODS[method].protocols
     ]
-    settings = {"smallest_km": SMALLEST_KM, "seeds": chosen.seeds, "integrals": chosen.integrals} | asked
+    settings = {"smallest_km": SMALLEST_KM, "seeds": chosen.seeds, "flow": asdict(flows.FLOW)} | asked
     what, command = "Densities on the Earth benchmark", f"python benchmarks/earth.py OUT.json --seeds {chosen.seeds}"
     with run_card(chosen.out, what=what, command=command, settings=settings, seed=0) as card:
-        there = sum(cell.file.is_file() for cell in cells)
-        print(f"{len(cells)} cells, {there} of them finished earlier")
+        there = [cell for cell in cells if cell.file.is_file()]
+        print(f"{len(cells)} cells, {len(there)} of them finished earlier")
+        cells = there if chosen.finished else cells
         done = list(map_items(run_cell, cells, workers=chosen.workers, description="earth", unit="cell"))
-        card["result"] = compare(done) | {"reused_cells": there}
+        card["result"] = compare(done) | {"reused_cells": len(there)}
 
 
 if __name__ == "__main__":

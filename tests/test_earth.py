@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avgeo.fetch import fetch, source_files
-from avgeo.flow import earth
+from avgeo.flow import benchmark, earth
 from avgeo.flow.earth import FILES, PROTOCOLS, SEEDS, EarthError, Split, draw_split, leaks, read_table, stored_split
 from avgeo.paths import data_dir
 from avgeo.sphere import to_degrees
@@ -135,3 +135,38 @@ def test_the_files_give_the_stored_splits(name: str, mirror: Path) -> None:
     assert raw["copied_in_test"] == pytest.approx(
         {"volcano": 0.78, "earthquake": 0.16, "flood": 0.004, "fire": 0.001}[name], abs=0.05
     )
+
+
+# --- the card ---
+
+
+def row(method: str, name: str, value: float, low: float | None, high: float | None, seeds: int = 5, **more) -> dict:
+    spread = {"low": low, "high": high, "seeds": seeds}
+    return {"set": name, "protocol": "deduplicated", "method": method} | spread | {"difference": value} | more
+
+
+def test_a_card_is_read_and_concluded_from() -> None:
+    minus = [
+        row("flow", "flood", 0.5, 0.4, 0.6), row("flow", "fire", -0.2, -0.3, -0.1),
+        row("flow", "volcano", 0.1, -0.1, 0.3), row("flow", "earthquake", 0.3, None, None, 1),
+        row("other", "fire", -1, -2, -0.5),
+    ]  # fmt: skip
+    cells = [
+        {"method": "flow", "set": "fire", "fit_cpu_min": minutes, "integral": {
+            "grid": 1 - minutes / 1000, "grid_points": 9, "sampling": 1.02, "sampling_se": 0.01,
+        }} for minutes in (0.5, 2.0)
+    ]  # fmt: skip
+    summary = [{"mean": item["difference"], **item, "protocol": "raw"} for item in minus]
+    card = {
+        "result": {"minus_plain": minus, "cells": cells, "summary": summary, "published": {"a paper": {"fire": -9.0}}}
+    }
+    said = benchmark.concluded(card, "flow")
+    assert said == "flow against plain vMF kernels: better on fire; worse on flood; not apart on volcano, earthquake."
+    found = benchmark.differences(card, methods=["flow"]).iloc[0]
+    assert found["flood"] == "0.500 [0.400, 0.600]" and found["earthquake"] == "0.3 (one seed)"
+    assert list(benchmark.differences(card)["method"]) == ["flow", "other"]
+    assert benchmark.published(card).iloc[-1][["method", "fire"]].tolist() == ["a paper", -9.0]
+    assert benchmark.minutes(card).iloc[0]["fire"] == 2.0
+    checked = benchmark.integrals(card).iloc[0]
+    assert checked["densities"] == 2 and checked["grid: farthest from 1"] == pytest.approx(2e-3)
+    assert checked["in standard errors"] == pytest.approx(2)

@@ -147,9 +147,11 @@ def test_samples_follow_the_density(v1: float, v2: float) -> None:
 def mixture(count: int, seed: int = 0) -> KernelMixture:
     places = torch.cat([spread(count, seed), arc(count, 50, seed)])
     made = [family(places, LEAST) for family in (fixed(800.0), neighbours(3, 0.5), local_pca(6, 0.8, 0.1))]
-    parts = [torch.cat([getattr(kernels, name) for kernels in made]) for name in ("center", "axis", "variance")]
-    weight = torch.rand(len(parts[0]), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return KernelMixture(*parts, 0.97 * weight / weight.sum())
+    center, axis, variance = (
+        torch.cat([getattr(one, name) for one in made]) for name in ("center", "axis", "variance")
+    )
+    weight = torch.rand(len(center), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return KernelMixture(center, axis, variance, 0.97 * weight / weight.sum())
 
 
 def test_sums_over_halved_points_are_the_plain_sums() -> None:
