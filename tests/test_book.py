@@ -25,6 +25,7 @@ from avgeo.book import (
     chapter_keys,
     parameters,
     players,
+    provenance,
     read_chapters,
     show,
     sync_twins,
@@ -177,6 +178,16 @@ def test_table_is_accessible_and_rounded(displayed):
     page = displayed[0][0]["text/html"]
     assert "<caption>A &amp; B</caption>" in page and page.count('<th scope="col">') == 4
     assert "&lt;both&gt;" in page and "<td>1,234</td>" in page and "<td>0.0123</td>" in page and "<td>–</td>" in page
+
+
+def test_provenance_tells_command_time_and_what_was_reused():
+    card: dict[str, Any] = {
+        "command": "python run.py", "seed": 3, "commit": "abc", "seconds": 600.0, "began": "2026-11-23T10:00:00Z",
+        "machine": {"cores": 2, "device": "cpu"}, "result": [],
+    }  # fmt: skip
+    assert provenance(card) == "run card: python run.py, seed 3, commit abc, 2 cores, cpu, 10 min, 2026-11-23"
+    assert "10 min, 2026" in provenance(card | {"result": {"reused_cells": 0}})
+    assert "10 min with 60 cells of earlier runs, 2026" in provenance(card | {"result": {"reused_cells": 60}})
 
 
 def test_players_hold_their_clips_and_captions(displayed, tmp_path):

@@ -124,6 +124,9 @@ def provenance(card: Mapping[str, Any]) -> str:
     """Where a number from a run card comes from, for a caption: command, seed, commit, machine, time."""
     minutes = card["seconds"] / 60
     took = f"{minutes:.0f} min" if minutes >= 2 else f"{card['seconds']:.0f} s"
+    result = card["result"]
+    if isinstance(result, dict) and (reused := result.get("reused_cells")):  # the time is only that of the last run
+        took += f" with {reused} cells of earlier runs"
     machine = f"{card['machine']['cores']} cores, {card['machine']['device']}"
     made = f"{card['command']}, seed {card['seed']}, commit {card['commit']}"
     return f"run card: {made}, {machine}, {took}, {card['began'][:10]}"
