@@ -19,7 +19,7 @@ from avgeo.sphere import SPHERE_AREA, normalize
 
 FLOW = FlowSettings(
     width=96, depth=3, scales=(1.0, 4.0, 12.0), condition=8, dropout=0.0, noise=0.0, weight_decay=0.0,
-    steps=1000, batch=256, times_per_clip=1, transport=256, jitter_kappa=1e4, solver_steps=32,
+    steps=1000, batch=256, times_per_clip=1, transport=256, jitter_kappa=1e4, solver_steps=48,
 )  # fmt: skip
 BASE_KM = 200.0
 """Least width of the bases from which flows start: what is sharper would have to be carried home unharmed."""

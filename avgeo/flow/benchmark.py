@@ -37,7 +37,7 @@ def differences(card: Card, key: str = "minus_plain", methods: Sequence[str] | N
 def published(card: Card) -> pd.DataFrame:
     """The raw protocol: our rows as in `scores`, and below them what papers print."""
     rows = pd.DataFrame({"method": name} | found for name, found in card["result"]["published"].items())
-    return pd.concat([scores(card, "raw"), rows], ignore_index=True)
+    return pd.concat([scores(card, "raw"), rows], ignore_index=True).reindex(columns=["method", *FILES])
 
 
 def minutes(card: Card) -> pd.DataFrame:
@@ -54,7 +54,10 @@ def leaked(card: Card) -> pd.DataFrame:
         "copied_in_test": "test rows with a copy in training", "nearest_km_median": "median km to training",
         "on_tenths": "unique rows on a 0.1° lattice",
     }  # fmt: skip
-    return pd.DataFrame(card["result"]["leaks"])[list(names)].rename(columns=names)
+    found = pd.DataFrame(card["result"]["leaks"])[list(names)].astype({"rows": int, "unique_rows": int})
+    return found.sort_values("set", key=lambda column: column.map(list(FILES).index), kind="stable").rename(
+        columns=names
+    )
 
 
 def integrals(card: Card) -> pd.DataFrame:
