@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from avgeo.flow import Condition, ConditionError, SphereFlow, fit_recalibration, hold_out, train_flow
+from avgeo.flow import Condition, ConditionError, SphereFlow, fit_plain, fit_recalibration, hold_out, train_flow
 from avgeo.flow.recalibration import Recalibration
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import CoordinateError, fibonacci_grid, normalize, sample_uniform, sample_vmf
@@ -143,3 +143,16 @@ def test_points_and_emptiness_are_refused(flow):
         flow.sample(condition, 2, guidance=math.nan)
     almost = normalize(torch.tensor([[1.0, 1e-7, 0.0], [0.0, 0.0, -1.0]]))
     assert bool(torch.isfinite(flow.log_prob(almost, condition)).all())
+
+
+def test_a_flow_may_start_from_kernels(tmp_path):
+    condition, places = clips(40)
+    draw = torch.Generator().manual_seed(0)
+    base = fit_plain(places[:30].double(), places[30:].double())
+    flow, _ = train_flow(places, condition, replace(SETTINGS, steps=3), 0, base)
+    samples = flow.sample(condition[:2], 5)
+    assert samples.dtype == torch.float32 and bool(torch.isfinite(flow.log_prob(samples[0], condition[:1])).all())
+    flow.save_pretrained(tmp_path)
+    again = SphereFlow.from_pretrained(tmp_path)
+    points = sample_uniform(4, draw)
+    assert torch.equal(again.log_prob(points, condition[:4]), flow.log_prob(points, condition[:4]))

@@ -78,7 +78,7 @@ def train_flow(
         code = flow.encoder(shown).repeat_interleave(settings.times_per_clip, 0)
         end = places[index].repeat_interleave(settings.times_per_clip, 0)
         end = sample_vmf(end, settings.jitter_kappa, draw)
-        start = flow.base.sample(len(end), draw).cpu()
+        start = flow.base.sample(len(end), draw).to(end)  # a law of kernels draws in float64
         if settings.transport:
             start = paired(start, end, settings.transport)
         time = sample_times(len(end), draw)
