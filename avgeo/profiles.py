@@ -148,6 +148,7 @@ class FlowSettings:
 
     width: int = 128
     depth: int = 3
+    scales: tuple[float, ...] = (1.0, 4.0, 12.0)  # of the Fourier features, radians per unit of chord
     condition: int = 192
     dropout: float = 0.5
     noise: float = 0.5
@@ -157,6 +158,7 @@ class FlowSettings:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.1
     ema: float = 0.995
+    transport: int = 0  # rows among which noise and places are paired; for flows without a condition
     drop_sound: float = 0.3
     drop_sight: float = 0.3
     drop_proposal: float = 0.5

@@ -23,7 +23,7 @@ EARTH_AREA_KM2 = SPHERE_AREA * EARTH_RADIUS_KM**2
 
 
 class CoordinateError(ValueError):
-    """A latitude or longitude that is not a place on Earth."""
+    """Coordinates that are no place on Earth."""
 
 
 def from_degrees(latitude_deg: Float[Tensor, "*n"], longitude_deg: Float[Tensor, "*n"]) -> Float[Tensor, "*n 3"]:
@@ -33,6 +33,27 @@ def from_degrees(latitude_deg: Float[Tensor, "*n"], longitude_deg: Float[Tensor,
     latitude, longitude = torch.deg2rad(latitude_deg), torch.deg2rad(longitude_deg)
     ring = torch.cos(latitude)
     return torch.stack([ring * torch.cos(longitude), ring * torch.sin(longitude), torch.sin(latitude)], dim=-1)
+
+
+def check_points(points: Tensor, name: str = "points") -> None:
+    """Raise `CoordinateError`, naming the argument, unless `points` are unit vectors (..., 3), at least one.
+
+    For public entrances: every other function takes this for granted. A rounding of 1e-4 in length is let pass.
+    """
+    if points.ndim < 1 or points.shape[-1] != 3 or not points.is_floating_point():
+        raise CoordinateError(
+            f"{name} must be unit vectors (..., 3) of floats, got {tuple(points.shape)} of {points.dtype}: "
+            "make them with from_degrees"
+        )
+    if points.numel() == 0:
+        raise CoordinateError(f"{name} is empty: give at least one point")
+    wrong = ~((points.norm(dim=-1) - 1).abs() < 1e-4)  # catches NaN, too
+    if bool(wrong.any()):
+        first = points[wrong][0].tolist()
+        raise CoordinateError(
+            f"{int(wrong.sum())} of {wrong.numel()} {name} are no unit vectors, the first is {first}: "
+            "make them with from_degrees or normalize"
+        )
 
 
 def to_degrees(points: Float[Tensor, "*n 3"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
@@ -61,34 +82,47 @@ def distance_km(a: Float[Tensor, "*n 3"], b: Float[Tensor, "*m 3"]) -> Float[Ten
     return EARTH_RADIUS_KM * angle(a, b)
 
 
+def sinc(angles: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """sin x / x for x in radians, smooth at 0, where it is 1 (torch's own is sin πx / πx)."""
+    return torch.sinc(angles / math.pi)
+
+
 def exp_map(points: Float[Tensor, "*n 3"], tangents: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     """Walk from `points` along `tangents` (radians): exp_x(v) = cos|v| x + sin|v| v/|v|, renormalised."""
     length = tangents.norm(dim=-1, keepdim=True)
-    # torch.sinc(x) = sin(πx)/(πx): smooth at 0, where sin|v|/|v| has no value of its own.
-    return normalize(torch.cos(length) * points + torch.sinc(length / math.pi) * tangents)
+    return normalize(torch.cos(length) * points + sinc(length) * tangents)
 
 
 def log_map(points: Float[Tensor, "*n 3"], targets: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     """Tangent at `points` (radians) whose `exp_map` is `targets`; at the antipode a fixed direction of length π."""
-    # The chord, projected, keeps its digits for near points, where targets - <x, y> x would cancel.
-    direction = project(points, targets - points)
+    # The chord to the target or, beyond 90°, to the target's antipode: the nearer one keeps its digits, where
+    # targets - <x, y> x would cancel. Its projection is sin θ times the direction.
+    cosine = (points * targets).sum(-1, keepdim=True)
+    beyond = cosine < 0
+    direction = project(points, torch.where(beyond, targets + points, targets - points))
     size = direction.norm(dim=-1, keepdim=True)
-    theta = angle(points, targets)[..., None]
     degenerate = size <= 4 * torch.finfo(points.dtype).eps
-    antipodal = degenerate & (theta > 1)
-    fallback = torch.where(antipodal, tangent_frame(points)[..., 0], torch.zeros_like(points))
-    # near the antipode the projected chord is short and rounded: projecting its direction again keeps it tangent
-    unit = normalize(project(points, direction / torch.where(degenerate, torch.ones_like(size), size)))
-    return torch.where(degenerate & ~antipodal, direction, theta * torch.where(degenerate, fallback, unit))
+    unit = direction / torch.where(degenerate, torch.ones_like(size), size)
+    away = torch.where(degenerate & beyond, tangent_frame(points)[..., 0], unit)
+    return torch.where(degenerate & ~beyond, direction, torch.atan2(size, cosine) * away)
 
 
 def transport(
     points: Float[Tensor, "*n 3"], targets: Float[Tensor, "*n 3"], tangents: Float[Tensor, "*n 3"]
 ) -> Float[Tensor, "*n 3"]:
-    """Parallel transport of `tangents` from `points` to `targets` along the shorter geodesic (not at antipodes)."""
-    overlap = 1 + (points * targets).sum(-1, keepdim=True)
-    slope = (targets * tangents).sum(-1, keepdim=True) / overlap.clamp_min(torch.finfo(points.dtype).eps)
-    return tangents - slope * (points + targets)
+    """Parallel transport of `tangents` from `points` to `targets` along the geodesic of `log_map`.
+
+    It is the reflection v - 2<v, m> m that swaps `points` and -`targets`, m being the midpoint of the geodesic.
+    """
+    middle = points + targets
+    # <x, x + y> is |x + y|²/2 for unit vectors: what rounding added to their lengths would tilt a short sum
+    excess = (middle * (points - middle / 2)).sum(-1, keepdim=True)
+    middle = middle - excess * points
+    size = middle.norm(dim=-1, keepdim=True)
+    opposite = size <= 4 * torch.finfo(points.dtype).eps
+    middle = middle / torch.where(opposite, torch.ones_like(size), size)
+    middle = torch.where(opposite, tangent_frame(points)[..., 0], middle)
+    return tangents - 2 * (tangents * middle).sum(-1, keepdim=True) * middle
 
 
 def tangent_frame(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 2"]:
@@ -115,36 +149,51 @@ def uniform_log_density() -> float:
 def vmf_log_prob(
     points: Float[Tensor, "*n 3"], mean: Float[Tensor, "*m 3"], kappa: Float[Tensor, "*k"] | float
 ) -> Float[Tensor, "*o"]:
-    """Log density of the von Mises–Fisher law, nats per unit-sphere area, for any κ ≥ 0 (Mardia & Jupp 2000, 9.3.4).
+    """Log density of the von Mises–Fisher law, nats per unit-sphere area, for finite κ ≥ 0 (Mardia & Jupp 2000, 9.3.4).
 
-    Written with κ(cos θ - 1) = -κ|x-μ|²/2 and expm1, so that it keeps its digits from κ = 0 to 1e8.
+    Written with κ(cos θ - 1) = -κ|x-μ|²/2 and expm1, so that it keeps its digits from κ = 0, the uniform law, to 1e8
+    and beyond; what float32 rounds off the points themselves costs up to κ·θ·1e-7 nats.
     """
-    kappa = torch.as_tensor(kappa, dtype=points.dtype, device=points.device)
+    kappa = _concentration(kappa, points)
     exponent = -kappa * (points - mean).square().sum(-1) / 2
     small = kappa < 1e-4
     safe = torch.where(small, torch.ones_like(kappa), kappa)
-    # log κ / (2π (1 - e^{-2κ})); as κ -> 0 its series is -log 4π + κ
+    # log κ / (2π (1 - e^{-2κ})), near κ = 0 its series
     log_constant = torch.where(
         small,
-        uniform_log_density() + kappa,
+        uniform_log_density() + kappa - kappa.square() / 6,
         torch.log(safe) - math.log(2 * math.pi) - torch.log(-torch.expm1(-2 * safe)),
     )
     return log_constant + exponent
 
 
 def sample_vmf(
-    mean: Float[Tensor, "n 3"], kappa: float, generator: torch.Generator | None = None
-) -> Float[Tensor, "n 3"]:
-    """One draw from vMF(μ, κ) around each mean, by inverting the exact law of 1 - cos θ (Ulrich 1984 in 3-D)."""
-    if kappa <= 0:
-        raise ValueError(f"kappa must be positive, got {kappa}")
-    u = torch.rand(len(mean), 1, generator=generator).to(mean)
-    phase = 2 * math.pi * torch.rand(len(mean), 1, generator=generator).to(mean)
-    drop = (-torch.log1p(u * math.expm1(-2 * kappa)) / kappa).clamp(0, 2)  # 1 - cos θ
+    mean: Float[Tensor, "*n 3"], kappa: Float[Tensor, "*k"] | float, generator: torch.Generator | None = None
+) -> Float[Tensor, "*n 3"]:
+    """One draw from vMF(μ, κ) around each mean, by inverting the exact law of 1 - cos θ (Ulrich 1984 in 3-D).
+
+    `kappa`, finite and ≥ 0, is one number or broadcasts against the means' leading shape; κ = 0 is the uniform law.
+    """
+    kappa = _concentration(kappa, mean)[..., None]
+    shape = (*mean.shape[:-1], 1)
+    u = torch.rand(shape, generator=generator).to(mean)
+    phase = 2 * math.pi * torch.rand(shape, generator=generator).to(mean)
+    flat = kappa < torch.finfo(mean.dtype).tiny
+    safe = torch.where(flat, torch.ones_like(kappa), kappa)
+    drop = torch.where(flat, 2 * u, -torch.log1p(u * torch.expm1(-2 * safe)) / safe).clamp(0, 2)  # 1 - cos θ
     radius = torch.sqrt(drop * (2 - drop))
     frame = tangent_frame(mean)
     offset = radius * (torch.cos(phase) * frame[..., 0] + torch.sin(phase) * frame[..., 1])
     return normalize((1 - drop) * mean + offset)
+
+
+def _concentration(kappa: Tensor | float, like: Tensor) -> Tensor:
+    kappa = torch.as_tensor(kappa, dtype=like.dtype, device=like.device)
+    if not bool(((kappa >= 0) & torch.isfinite(kappa)).all()):
+        raise ValueError(
+            f"kappa must be finite and at least 0 (0 is the uniform law), got {kappa.flatten()[:5].tolist()}"
+        )
+    return kappa
 
 
 def fibonacci_grid(count: int) -> Float[Tensor, "n 3"]:

@@ -287,7 +287,7 @@ def test_locate_writes_what_it_is_asked_for(avgeo, media, tmp_path):
     assert all(f"{place['probability']:.1%}  {place['name']}" in out for place in answer["places"])
     assert "metadata says" not in out and "tiny" in out
     assert outputs[1].read_text("utf-8").startswith("<!doctype html>")
-    assert json.loads(outputs[2].read_text())["features"][0]["geometry"]["coordinates"] == [longitude, latitude]
+    assert json.loads(outputs[2].read_text())["features"][-1]["geometry"]["coordinates"] == [longitude, latitude]
     again = avgeo("locate", clip, "--model", tiny().model)
     assert again[:2] == (0, out)
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import kstest
 
 from avgeo.flow import (
+    Base,
     Condition,
     SphereFlow,
+    Uniform,
+    VmfMixture,
     drop_modalities,
     geodesic_path,
     integrate,
     integrate_back,
+    paired,
     summarize,
     time_grid,
     total_probability,
@@ -22,9 +29,11 @@ from avgeo.flow import (
 )
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import (
+    angle,
     distance_km,
     exp_map,
     fibonacci_grid,
+    log_map,
     normalize,
     project,
     sample_uniform,
@@ -82,6 +91,81 @@ def test_path_velocity_is_the_derivative_along_the_geodesic():
     assert float(((ahead - behind) / (2 * step) - velocity).abs().max()) < 1e-6
     assert float(exp_map(point, (1 - time)[:, None] * velocity).sub(end).abs().max()) < 1e-6
     assert float(geodesic_path(start, end, torch.zeros(64).double())[0].sub(start).abs().max()) < 1e-12
+
+
+POINTS = normalize(torch.tensor([[1.0, 0.2, 0.1], [-0.3, 0.9, 0.4]]).double())
+WEIGHTS = (0.3, 0.7)
+
+
+def on_the_way(x: torch.Tensor, end: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    """p_t(x | end), chapter 4's closed form."""
+    r = angle(x, end)
+    inside = r < (1 - time) * math.pi
+    return inside * torch.sin(r / (1 - time)) / ((1 - time) * torch.sin(r)) / (4 * math.pi)
+
+
+def marginal(x: torch.Tensor, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """p_t(x) and u_t(x) of the law that is `POINTS` with `WEIGHTS`."""
+    parts = [weight * on_the_way(x, end, time) for weight, end in zip(WEIGHTS, POINTS, strict=True)]
+    density = sum(parts, torch.zeros(()))
+    left = (1 - time)[..., None]
+    ways = [part[..., None] * log_map(x, end.expand_as(x)) / left for part, end in zip(parts, POINTS, strict=True)]
+    flux = sum(ways, torch.zeros(()))
+    return density, flux / density[..., None]
+
+
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.8])
+def test_the_law_on_the_way_to_a_point_in_closed_form(time):
+    end = POINTS[:1].expand(4000, 3)
+    start = sample_uniform(4000, torch.Generator().manual_seed(3)).double()
+    points, _ = geodesic_path(start, end, torch.full((4000,), time).double())
+    radius = angle(points, end).numpy()
+    reach = (1 - time) * math.pi
+    # the distribution of r that the density implies: 2π ∫ p sin r dr
+    grid = torch.linspace(1e-6, reach - 1e-9, 20_001).double()
+    around = exp_map(end[:1].expand(len(grid), 3), grid[:, None] * tangent_frame(end[:1])[..., 0])
+    density = (
+        2 * math.pi * torch.sin(grid) * on_the_way(around, end[:1].expand(len(grid), 3), torch.tensor(time).double())
+    )
+    share = torch.cumulative_trapezoid(density, grid).numpy()
+    assert share[-1] == pytest.approx(1, abs=1e-6)
+    found = kstest(radius, lambda r: np.interp(r, grid[1:].numpy(), share))
+    assert found.pvalue > 1e-3
+
+
+def test_marginal_velocity_satisfies_the_continuity_equation():
+    points = sample_uniform(300, torch.Generator().manual_seed(1)).double()
+    time, step = torch.tensor(0.25).double(), 1e-5
+    reach = float(1 - time) * math.pi - 0.1
+    points = points[(angle(points, POINTS[:1]) < reach) & (angle(points, POINTS[1:]) < reach)]
+    assert len(points) > 100
+    frame = tangent_frame(points)
+    changes = (marginal(points, time + step)[0] - marginal(points, time - step)[0]) / (2 * step)
+
+    def flux(x: torch.Tensor) -> torch.Tensor:
+        density, velocity = marginal(x, time)
+        return density[..., None] * velocity
+
+    divergence = torch.zeros(len(points)).double()
+    for axis in frame.unbind(-1):
+        ahead, behind = (flux(exp_map(points, sign * step * axis)) for sign in (1, -1))
+        divergence += ((ahead - behind) / (2 * step) * axis).sum(-1)
+    assert float((changes + divergence).abs().max()) < 1e-6 < float(changes.abs().mean())
+
+
+def test_marginal_velocity_is_the_least_squares_answer():
+    """For any field v, E<v, conditional velocity> = E<v, marginal velocity>: so both losses have one gradient."""
+    draw = torch.Generator().manual_seed(0)
+    count = 60_000
+    chosen = torch.multinomial(torch.tensor(WEIGHTS), count, replacement=True, generator=draw)
+    time = 0.9 * torch.rand(count, generator=draw).double()
+    x, conditional = geodesic_path(sample_uniform(count, draw).double(), POINTS[chosen], time)
+    average = marginal(x, time)[1]
+    for seed in range(3):
+        field = project(x, torch.sin(3 * x @ torch.randn(3, 3, generator=draw).double() + seed + time[:, None]))
+        gap = (field * (conditional - average)).sum(-1)
+        assert abs(float(gap.mean())) < 4 * float(gap.std()) / math.sqrt(count)
+    assert float((conditional - average).norm(dim=-1).mean()) > 0.1  # they do differ, sample by sample
 
 
 def test_divergence_against_autograd_and_against_a_known_field():
@@ -227,9 +311,98 @@ def test_training_repeats_and_weights_survive_a_round_trip(tmp_path):
     assert not list(tmp_path.glob("*.p*t"))  # safetensors and JSON only
 
 
+def three_kernels() -> VmfMixture:
+    mean = normalize(torch.tensor([[1.0, 0, 0], [0, 1.0, 0.5], [0.0, 0.1, -1]]))
+    return VmfMixture(mean, torch.tensor([3.0, 40.0, 0.0]), torch.tensor([0.0, 1.0, 0.5]))
+
+
+@pytest.mark.parametrize("base", [Uniform(), three_kernels()], ids=["uniform", "mixture"])
+def test_a_base_integrates_to_one_and_is_what_it_samples(base):
+    grid = fibonacci_grid(20_000)
+    mass = base.log_prob(grid).exp() * 4 * math.pi / len(grid)
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-3)
+    drawn = base.sample(20_000, torch.Generator().manual_seed(0))
+    for axis in (torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0.8, -0.6])):
+        expected, noise = float((mass * (grid @ axis)).sum()), float((drawn @ axis).std()) / math.sqrt(len(drawn))
+        assert abs(float((drawn @ axis).mean()) - expected) < 4 * noise
+    assert base.sample(0).shape == (0, 3)
+
+
+def test_a_flow_that_stands_still_is_its_base(tmp_path):
+    flow = SphereFlow(SMALL, 5, 7, base=three_kernels()).eval()  # the head begins at zero
+    points = sample_uniform(50, torch.Generator().manual_seed(0))
+    assert torch.allclose(flow.log_prob(points, condition_of(50)), flow.base.log_prob(points), atol=1e-5)
+    flow.save_pretrained(tmp_path)
+    again = SphereFlow.from_pretrained(tmp_path)
+    assert isinstance(again.base, VmfMixture) and again.settings == SMALL
+    assert torch.equal(again.base.log_prob(points), flow.base.log_prob(points))
+
+
+def test_training_from_another_base_is_still_a_density():
+    draw = torch.Generator().manual_seed(1)
+    places = sample_vmf(torch.tensor([[1.0, 0, 0]]).expand(200, 3), 60.0, draw)
+    flow, _ = train_flow(places, Condition.nothing(200), replace(SMALL, transport=32), 0, three_kernels())
+    total, error = total_probability(flow, Condition.nothing(1), count=4000)
+    assert abs(total - 1) < max(4 * error, 0.02)
+    assert float(flow.log_prob(places, Condition.nothing(200)).mean()) > float(flow.base.log_prob(places).mean()) + 0.5
+    known = condition_of(200)
+    with pytest.raises(ValueError, match="transport pairs rows across conditions"):
+        train_flow(places, known, replace(SMALL, transport=32), 0)
+    with pytest.raises(ValueError, match="give as many"):
+        train_flow(places[:3], known, SMALL, 0)
+
+
+def test_guidance_of_one_changes_nothing_and_any_other_is_a_density(trained):
+    flow, condition, kind = trained
+    points = sample_uniform(30, torch.Generator().manual_seed(0))
+    plain = flow.log_prob(points, condition[:30])
+    assert torch.equal(plain, flow.log_prob(points, condition[:30], guidance=1.0))
+    hidden = flow.log_prob(points, condition[:30].only())
+    assert torch.allclose(flow.log_prob(points, condition[:30], guidance=0.0), hidden, atol=1e-4)
+    sure = []
+    for guidance in (0.5, 1.0, 2.0):
+        total, error = total_probability(flow, condition[:1], count=3000, guidance=guidance)
+        assert abs(total - 1) < max(4 * error, 0.02), guidance
+        samples = flow.sample(condition[:1], 300, guidance=guidance)[0]
+        truth = torch.tensor([[1.0, 0, 0], [0, 0.6, 0.8]])[kind[0]]
+        sure.append(float((distance_km(samples, truth) < 2500).float().mean()))
+    assert sure[0] < sure[1] <= sure[2] + 0.02
+    with pytest.raises(ValueError, match="guidance must be a number of at least 0"):
+        flow.sample(condition[:1], 3, guidance=-1.0)
+
+
+def test_transport_keeps_the_points_and_is_the_best_pairing():
+    draw = torch.Generator().manual_seed(0)
+    start, end = sample_uniform(70, draw), sample_uniform(70, draw)
+    moved = paired(start, end, 32)
+    for first in range(0, 70, 32):
+        block = slice(first, first + 32)
+        assert {tuple(row) for row in moved[block].tolist()} == {tuple(row) for row in start[block].tolist()}
+        cost = angle(end[block][:, None], start[block][None]).square().numpy()
+        best = cost[linear_sum_assignment(cost)].sum()
+        assert float(angle(moved[block], end[block]).square().sum()) == pytest.approx(best, rel=1e-5)
+    assert torch.equal(paired(start, end, 1), start) and len(paired(start[:0], end[:0], 8)) == 0
+    with pytest.raises(ValueError, match="block must be at least 1"):
+        paired(start, end, 0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "kappa", "says"),
+    [
+        (torch.zeros(0, 3), torch.zeros(0), "k >= 1"),
+        (torch.eye(3), torch.tensor([1.0, -1.0, 1.0]), "at least 0"),
+        (torch.eye(3), torch.tensor([1.0, math.nan, 1.0]), "finite"),
+    ],
+)
+def test_impossible_mixtures_are_refused(mean, kappa, says):
+    with pytest.raises(ValueError, match=says):
+        VmfMixture(mean, kappa)
+    assert set(Base.kinds) >= {"Uniform", "VmfMixture"}
+
+
 def test_bad_arguments_name_their_cure():
     flow = SphereFlow(SMALL, 5, 7)
-    with pytest.raises(ValueError, match="one point per clip"):
+    with pytest.raises(ValueError, match="one clip for all, or one a point"):
         flow.log_prob(sample_uniform(3), condition_of(2))
     with pytest.raises(ValueError, match="steps must be at least 1"):
         time_grid(0)

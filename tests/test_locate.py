@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import soundfiles
 import torch
 from PIL import Image
@@ -21,11 +22,13 @@ from tiny import pictures, silent_video, tiny
 
 from avgeo import locate as exported_locate
 from avgeo.clips import ClipError, write_clip
-from avgeo.locate import LocateError, LocateModel, hear, locate, ranked_places, usable
+from avgeo.gazetteer import ranked_places
+from avgeo.locate import LocateError, LocateModel, hear, locate, usable
 from avgeo.perceive import sound_of
 from avgeo.reason import Reasoner
 from avgeo.report import write_report
-from avgeo.sphere import from_degrees, sample_uniform
+from avgeo.sphere import from_degrees, sample_uniform, to_degrees
+from avgeo.world import country_at
 
 RATE = 16_000
 
@@ -90,7 +93,7 @@ def test_avgeo_locate_can_be_called_even_after_its_module_was_imported(model, cl
 def test_json_has_the_promised_keys_and_is_json(found, clip):
     text = json.dumps(found.as_dict(), allow_nan=False)
     answer = json.loads(text)
-    promised = {"estimate", "regions", "places", "evidence", "metadata_location", "entropy_bits"}
+    promised = {"estimate", "regions", "places", "countries", "evidence", "metadata_location", "entropy_bits"}
     assert promised | {"model", "versions", "input", "atoms", "answer"} == set(answer)
     assert set(answer["estimate"]) == {"latitude_deg", "longitude_deg", "kind"}
     assert all(set(region) == {"mass", "area_km2"} for region in answer["regions"])
@@ -107,7 +110,12 @@ def test_json_has_the_promised_keys_and_is_json(found, clip):
 def test_geojson_is_longitude_first_and_in_range(found):
     shape = json.loads(json.dumps(found.geojson(), allow_nan=False))
     assert shape["type"] == "FeatureCollection"
-    point, cloud = (feature["geometry"] for feature in shape["features"])
+    *regions, cloud, point = (feature["geometry"] for feature in shape["features"])
+    roles = [feature["properties"]["role"] for feature in shape["features"]]
+    assert roles == ["credible region", "credible region", "samples", "estimate"]
+    assert all(region["type"] == "MultiPolygon" for region in regions)
+    drawn = [feature["properties"] for feature in shape["features"][:2]]
+    assert [(one["mass"], one["area_km2"]) for one in drawn] == found.regions[::-1]
     assert all(feature["type"] == "Feature" for feature in shape["features"])
     assert point == {"type": "Point", "coordinates": [found.longitude_deg, found.latitude_deg]}
     assert cloud["type"] == "MultiPoint" and len(cloud["coordinates"]) == 1000
@@ -115,6 +123,19 @@ def test_geojson_is_longitude_first_and_in_range(found):
     assert np.abs(longitude).max() <= 180 and np.abs(latitude).max() <= 90
     again = from_degrees(torch.tensor(latitude), torch.tensor(longitude)).float()
     torch.testing.assert_close(again, found.samples, atol=1e-5, rtol=0)
+
+
+def test_regions_and_countries_are_those_of_the_samples(found):
+    """Cells and samples tell the same law: each region holds its mass of samples, each country its share."""
+    outlines = [shapely.geometry.shape(feature["geometry"]) for feature in found.outlines[::-1]]
+    latitude_deg, longitude_deg = (part.numpy() for part in to_degrees(found.samples))
+    for (mass, _), outline in zip(found.regions, outlines, strict=True):
+        assert shapely.contains_xy(outline, longitude_deg, latitude_deg).mean() == pytest.approx(mass, abs=0.06)
+    assert sum(share["probability"] for share in found.countries) == pytest.approx(1)
+    names = country_at(latitude_deg, longitude_deg)
+    for share in found.countries[:5]:
+        among = np.mean([(name or "sea") == share["name"] for name in names])
+        assert among == pytest.approx(share["probability"], abs=0.06)
 
 
 def test_places_share_the_samples(found):

@@ -271,3 +271,21 @@ def test_information_bars_have_their_intervals_in_words():
     assert "I(L;A) 2.00 (1.90 to 2.10)" in alt
     with pytest.raises(plots.PlotError, match="'high'"):
         plots.information_bars(rows.drop(columns="high"))
+
+
+def test_solver_errors_draws_every_solver_in_every_panel():
+    rows = pd.DataFrame(
+        [
+            (flow, solver, n, 100 / n**order)
+            for flow in ("a", "b")
+            for solver, order in (("first", 1), ("third", 3))
+            for n in (8, 16)
+        ],
+        columns=["flow", "solver", "evaluations", "median_km"],
+    )
+    figure, alt = plots.solver_errors(rows, title="Solvers")
+    assert len(figure.axes) == 2 and all(len(axes.lines) == 2 for axes in figure.axes)
+    assert "b, third: 0.024 km at 16" in alt
+    pixels(figure)
+    with pytest.raises(plots.PlotError, match="median_km"):
+        plots.solver_errors(rows.drop(columns="median_km"))

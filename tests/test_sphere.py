@@ -1,14 +1,17 @@
-"""Geometry of S²: properties, geomstats and mpmath-free closed forms as oracles, and the awkward points."""
+"""Geometry of S²: properties, geomstats, mpmath and closed forms as oracles, and the awkward points."""
 
 from __future__ import annotations
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import SphericalVoronoi
+from scipy.stats import kstest
 
 from avgeo import sphere
 
@@ -96,6 +99,96 @@ def test_exp_log_and_transport_agree_with_geomstats():
     assert np.abs(sphere.transport(ours_a, ours_b, torch.from_numpy(tangent)).numpy() - expected).max() < 1e-7
 
 
+def exact(vector: torch.Tensor, *, unit: bool = True):
+    """The same numbers with 50 digits, scaled to unit length as the functions take for granted."""
+    mpmath.mp.dps = 50
+    found = mpmath.matrix([mpmath.mpf(x) for x in vector.tolist()])
+    return found / mpmath.norm(found) if unit else found
+
+
+def inner(a, b):
+    return mpmath.fsum(x * y for x, y in zip(a, b, strict=True))
+
+
+@given(
+    st.integers(0, 10_000),
+    st.one_of(
+        st.floats(0.5, 20_015_000).map(lambda metres: metres / 6_371_009),
+        st.sampled_from([1e-7, 1.6e-7, 1e-6, 1e-4]).flatmap(lambda x: st.sampled_from([x, math.pi - 10 * x])),
+    ),
+    st.sampled_from([*SPECIAL, None, None, None]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=150)
+def test_geometry_against_fifty_digits(seed, separation, place, dtype):
+    """Relative accuracy at every distance, from a metre to some metres from the antipode, in both types."""
+    generator = torch.Generator().manual_seed(seed)
+    a = draw(1, seed).double() if place is None else point(*place).double()
+    a = sphere.normalize(a)
+    turn = torch.rand(1, generator=generator).double() * 2 * math.pi
+    frame = sphere.tangent_frame(a)
+    b = sphere.exp_map(a, separation * (torch.cos(turn) * frame[..., 0] + torch.sin(turn) * frame[..., 1]))
+    a, b = a.to(dtype), b.to(dtype)
+    tangent = sphere.project(a, torch.randn(1, 3, generator=generator).to(dtype))
+    eps = torch.finfo(dtype).eps
+    x, y, v = exact(a[0]), exact(b[0]), exact(tangent[0], unit=False)
+    across = y - inner(x, y) * x
+    theta = 2 * mpmath.atan2(mpmath.norm(x - y), mpmath.norm(x + y))
+    log = theta / mpmath.norm(across) * across
+    # what rounding adds to the lengths counts as distance: 1 cm at 1 m in float32
+    assert abs(float(sphere.angle(a, b)) - theta) < 4 * eps * theta + mpmath.hypot(theta, eps) - theta
+    found = sphere.log_map(a, b)
+    assert mpmath.norm(exact(found[0], unit=False) - log) < 4 * eps * theta
+    u = exact(found[0], unit=False)
+    length = mpmath.norm(u)
+    walked = mpmath.cos(length) * x + mpmath.sin(length) / length * u
+    assert mpmath.norm(exact(sphere.exp_map(a, found)[0], unit=False) - walked) < 4 * eps
+    middle = (x + y) / mpmath.norm(x + y)  # transport along a geodesic: a reflection of tangents at its midpoint
+    carried = v - 2 * inner(v, middle) * middle
+    assert mpmath.norm(exact(sphere.transport(a, b, tangent)[0], unit=False) - carried) < 8 * eps * mpmath.norm(v)
+
+
+@pytest.mark.parametrize(("latitude_deg", "longitude_deg"), SPECIAL)
+def test_transport_to_the_antipode_goes_along_the_logarithm(latitude_deg, longitude_deg):
+    here = point(latitude_deg, longitude_deg)
+    along = sphere.log_map(here, -here) / math.pi
+    assert torch.allclose(sphere.transport(here, -here, along), -along, atol=1e-6)
+    across = torch.linalg.cross(here, along)
+    assert torch.allclose(sphere.transport(here, -here, across), across, atol=1e-6)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_transport_keeps_lengths_and_angles_and_comes_back(seed):
+    a, b = draw(20, seed).double(), draw(20, seed + 1).double()
+    a, b = sphere.normalize(a), sphere.normalize(b)
+    u, v = (sphere.project(a, draw(20, seed + k).double()) for k in (2, 3))
+    there = sphere.transport(a, b, u)
+    assert float((there * b).sum(-1).abs().max()) < 1e-12
+    assert torch.allclose((there * sphere.transport(a, b, v)).sum(-1), (u * v).sum(-1), atol=1e-12)
+    assert torch.allclose(sphere.transport(b, a, there), u, atol=1e-12)
+    log = sphere.log_map(a, b)
+    assert torch.allclose(sphere.transport(a, b, log), -sphere.log_map(b, a), atol=1e-12)
+
+
+@given(
+    st.one_of(st.floats(0, 1e8), st.floats(-12, 8).map(lambda power: 10.0**power)),
+    st.floats(0, math.pi),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=200)
+def test_vmf_density_against_fifty_digits(kappa, angle, dtype):
+    """Given the coordinates as they are: what the type rounds off them is not the function's."""
+    mean = torch.tensor([0.0, 0.0, 1.0], dtype=dtype)
+    where = torch.tensor([math.sin(angle), 0.0, math.cos(angle)], dtype=torch.float64).to(dtype)
+    apart = exact(where, unit=False) - exact(mean, unit=False)
+    k = mpmath.mpf(float(torch.tensor(kappa, dtype=dtype)))
+    constant = mpmath.log(k / (2 * mpmath.pi * -mpmath.expm1(-2 * k))) if k else -mpmath.log(4 * mpmath.pi)
+    expected = constant - k * inner(apart, apart) / 2
+    found = float(sphere.vmf_log_prob(where, mean, kappa))
+    assert abs(found - expected) < 8 * torch.finfo(dtype).eps * max(1, abs(expected), abs(constant))
+
+
 def test_tangent_frames_are_orthonormal_everywhere():
     points = torch.cat([draw(1000), torch.tensor([[0.0, 0, 1], [0, 0, -1], [1, 0, 0], [0, -1, 0]])])
     frame = sphere.tangent_frame(points)
@@ -126,8 +219,59 @@ def test_vmf_samples_have_the_right_mean_cosine(kappa):
     assert float(spread.mean()) == pytest.approx(expected, rel=0.03)
 
 
-def test_grid_has_equal_area_cells():
-    grid = sphere.fibonacci_grid(5000).double()
+@pytest.mark.parametrize("kappa", [0.0, 1e-40])
+def test_vmf_without_concentration_is_uniform(kappa):
+    got = sphere.sample_vmf(torch.tensor([0.6, 0.0, 0.8]).expand(20_000, 3), kappa, torch.Generator().manual_seed(0))
+    for axis in range(3):  # Archimedes: each coordinate is uniform on [-1, 1]
+        assert kstest(got[:, axis].numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+    assert float(sphere.vmf_log_prob(got, got[:1], kappa).sub(sphere.uniform_log_density()).abs().max()) == 0
+
+
+def test_vmf_of_many_concentrations_at_once():
+    kappa = torch.tensor([0.0, 1e-3, 1.0, 40.0, 1e4, 1e8])
+    mean = torch.tensor([0.6, 0.0, 0.8])
+    got = sphere.sample_vmf(mean.expand(5000, 6, 3), kappa, torch.Generator().manual_seed(0))
+    assert got.shape == (5000, 6, 3)
+    drop = (got - mean).double().square().sum(-1) / 2
+    exact = torch.where(kappa > 0, -torch.expm1(-kappa * drop) / -torch.expm1(-2 * kappa.double()), drop / 2)
+    for column in exact.unbind(1):
+        assert kstest(column.numpy(), "uniform").pvalue > 1e-3
+    azimuth = torch.atan2(got[:, 3, 1], got[:, 3, 0] * 0.8 - got[:, 3, 2] * 0.6).double() / (2 * math.pi) + 0.5
+    assert kstest(azimuth.numpy(), "uniform").pvalue > 1e-3
+    alone = sphere.vmf_log_prob(got, mean, kappa)
+    assert torch.equal(alone[:, 4], sphere.vmf_log_prob(got[:, 4], mean, 1e4))
+
+
+@pytest.mark.parametrize("kappa", [-1.0, math.nan, math.inf])
+def test_impossible_concentrations_are_refused(kappa):
+    mean = draw(4)
+    for call in (lambda: sphere.sample_vmf(mean, kappa), lambda: sphere.vmf_log_prob(mean, mean, kappa)):
+        with pytest.raises(ValueError, match="kappa must be finite and at least 0"):
+            call()
+
+
+def test_points_are_checked_at_the_entrances():
+    sphere.check_points(draw(5).reshape(5, 1, 3))
+    cases = {
+        "2 of 4 places are no unit vectors.*nan": torch.tensor(
+            [[1.0, 0, 0], [math.nan, 0, 1], [0, 1, 0], [0, 1.01, 0]]
+        ),
+        "places is empty": torch.zeros(0, 3),
+        "places must be unit vectors": torch.zeros(3, 2),
+        "torch.int64: make them with from_degrees": torch.tensor([[1, 0, 0]]),
+    }
+    for message, points in cases.items():
+        with pytest.raises(sphere.CoordinateError, match=message):
+            sphere.check_points(points, "places")
+
+
+@pytest.mark.parametrize("count", [500, 6000])
+def test_grid_has_equal_area_cells(count):
+    grid = sphere.normalize(sphere.fibonacci_grid(count).double())
+    # the cells nearest to the poles are the worst, whatever the count; all others come closer as the count grows
+    area = SphericalVoronoi(grid.numpy(), threshold=1e-9).calculate_areas() * count / sphere.SPHERE_AREA
+    assert np.abs(area - 1).max() < 0.06
+    assert np.quantile(np.abs(area - 1), 0.95) < 0.45 / math.sqrt(count)
     for power in (1, 2, 3, 4):  # moments of z under the uniform law: 0, 1/3, 0, 1/5
         expected = 0 if power % 2 else 1 / (power + 1)
         assert float((grid[:, 2] ** power).mean()) == pytest.approx(expected, abs=1e-3)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avgeo.flow.base import Base, Uniform
+from avgeo.flow.cells import CellDensity, refine
+from avgeo.flow.likelihood import draw_probes, grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.network import Condition, ConditionEncoder, VelocityField
-from avgeo.flow.solver import integrate, integrate_back
+from avgeo.flow.posterior import entropy_bits
+from avgeo.flow.regions import sampled_areas
+from avgeo.flow.solver import integrate
+from avgeo.paths import write_text
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import (
-    EARTH_AREA_KM2,
     SPHERE_AREA,
-    fibonacci_grid,
     geodesic_median,
     sample_uniform,
     sample_vmf,
@@ -29,91 +35,184 @@ from avgeo.sphere import (
 _WEIGHTS = "flow.safetensors"
 _CONFIG = "config.json"
 _CHUNK = 8192
+_CELL_LIMIT = 200_000  # a density as rough as the network can make it asks for 20,000 evaluations
 
 
 class SphereFlow(nn.Module):
-    """p(place | sound, sight, proposal) as the flow of a tangent field from the uniform law on S²."""
+    """p(place | sound, sight, proposal) as the flow of a tangent field from a base law on S², uniform by default.
 
-    def __init__(self, settings: FlowSettings, sounds: int, sights: int, seed: int = 0) -> None:
+    `guidance` g, wherever it is asked for, flows along v(x) + g (v(x | c) - v(x)), v(x) being the field of no condition
+    (Ho & Salimans 2022): 1 is the learned law, above 1 the condition counts for more. Whatever g, what is sampled and
+    what `log_prob` tells are one law that integrates to one; for g other than 1 it is no longer the learned posterior.
+    `steps` are the solver's ("adams" of `avgeo.flow.solver`), `settings.solver_steps` by default.
+    """
+
+    def __init__(
+        self, settings: FlowSettings, sounds: int, sights: int, seed: int = 0, base: Base | None = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.settings = settings
         self.sounds = sounds
         self.sights = sights
+        self.base = base or Uniform()
         self.encoder = ConditionEncoder(settings, sounds, sights)
         self.field = VelocityField(settings, seed)
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, n: int, *, seed: int = 0, steps: int | None = None
+        self, condition: Condition, n: int, *, seed: int = 0, steps: int | None = None, guidance: float = 1.0
     ) -> Float[Tensor, "batch n 3"]:
         """`n` places drawn for each clip of `condition`: (batch, n, 3) unit vectors."""
-        code = self.encoder(condition)
-        start = sample_uniform(len(code) * n, torch.Generator().manual_seed(seed)).to(code)
-        places = []
-        for rows, owner in _chunks(len(code), n):
-            field = self._field(code[owner])
-            places.append(integrate(field, start[rows], steps or self.settings.solver_steps))
-        return torch.cat(places).reshape(len(code), n, 3)
+        start = self.base.sample(len(condition) * n, torch.Generator().manual_seed(seed)).to(self.field.frequencies)
+        owner = torch.arange(len(condition)).repeat_interleave(n)
+        places = [
+            integrate(field, start[rows], steps or self.settings.solver_steps)
+            for rows, field in self._fields(condition, owner, guidance)
+        ]
+        return torch.cat([*places, start[:0]]).reshape(len(condition), n, 3)
 
     @torch.no_grad()
     def log_prob(
-        self, points: Float[Tensor, "batch 3"], condition: Condition, *, steps: int | None = None
-    ) -> Float[Tensor, " batch"]:
-        """log p(point | condition), one point per clip, in nats with respect to the unit sphere's area."""
-        if len(points) != len(condition):
-            raise ValueError(f"points has {len(points)} rows and condition {len(condition)}: give one point per clip")
-        return self._log_prob(points, self.encoder(condition), steps)
+        self,
+        points: Float[Tensor, "n 3"],
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        hutchinson_seed: int | None = None,
+    ) -> Float[Tensor, " n"]:
+        """log p(point | condition) in nats with respect to the unit sphere's area: one clip a point, or one for all.
+
+        Exact, unless `hutchinson_seed` asks for the unbiased estimate that costs two thirds
+        (`avgeo.flow.likelihood.hutchinson`). Raises `CoordinateError` for points that are not on the sphere.
+        """
+        if len(condition) not in (1, len(points)):
+            raise ValueError(
+                f"points has {len(points)} rows and condition {len(condition)}: give one clip for all, or one a point"
+            )
+        points = points.to(self.field.frequencies)
+        probes = None
+        if hutchinson_seed is not None:
+            probes = draw_probes(len(points), torch.Generator().manual_seed(hutchinson_seed)).to(points)
+        owner = torch.arange(len(points)) if len(condition) > 1 else torch.zeros(len(points), dtype=torch.long)
+        out = []
+        for rows, field in self._fields(condition, owner, guidance):
+            divergence = field.with_divergence if probes is None else hutchinson(field.with_divergence, probes[rows])
+            found = log_likelihood(
+                field, divergence, points[rows], steps or self.settings.solver_steps, base=self.base.log_prob
+            )
+            out.append(found)
+        return torch.cat([*out, points[:0, 0]])
 
     @torch.no_grad()
     def density_grid(
-        self, condition: Condition, *, count: int = 6000, steps: int | None = None
+        self, condition: Condition, *, count: int = 6000, steps: int | None = None, guidance: float = 1.0
     ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "batch count"]]:
-        """Each clip on an equal-area grid: (points, log densities in nats with respect to the unit sphere's area)."""
-        code = self.encoder(condition)
-        grid = fibonacci_grid(count).to(code)
-        rows = [self._log_prob(grid, row.expand(count, -1), steps) for row in code]
-        return grid, torch.stack(rows)
+        """Each clip's mean log densities over the cells of an equal-area grid, for maps: (points, log densities).
 
-    def _log_prob(self, points: Tensor, code: Tensor, steps: int | None) -> Tensor:
-        out = []
-        for start in range(0, len(points), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            field, with_divergence = self._field(code[rows]), self._field_with_divergence(code[rows])
-            _, total = integrate_back(field, with_divergence, points[rows], steps or self.settings.solver_steps)
-            out.append(uniform_log_density() - total)
-        return torch.cat(out)
+        From the probability that flows into every cell (`avgeo.flow.likelihood.grid_probabilities`): half the cost of
+        `log_prob` there, and no peak falls between the points.
+        """
+        steps, like = steps or self.settings.solver_steps, self.field.frequencies
+        found = [
+            grid_probabilities(field, count, steps, base=self.base.log_prob, like=like)
+            for _, field in self._fields(condition, torch.arange(len(condition)), guidance, chunk=1)
+        ]
+        return found[0][0], torch.stack([mass for _, mass in found]).log() + math.log(count / SPHERE_AREA)
 
-    def _modulation(self, code: Tensor, time: float) -> Tensor:
-        return self.field.modulation(torch.full((len(code),), time, device=code.device), code)
+    @torch.no_grad()
+    def cell_density(
+        self,
+        condition: Condition,
+        samples: Float[Tensor, "n 3"],
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        tolerance: float = 2e-2,
+    ) -> CellDensity:
+        """One clip's exact density on cells that are small where it is large (`avgeo.flow.cells.refine`).
 
-    def _field(self, code: Tensor):
-        return lambda points, time: self.field(points, self._modulation(code, time))
+        `samples` of it say where that is. For credible regions with outlines, countries, the mode.
+        """
 
-    def _field_with_divergence(self, code: Tensor):
-        return lambda points, time, frame: self.field.with_divergence(points, self._modulation(code, time), frame)
+        def log_prob(points: Tensor) -> Tensor:
+            return self.log_prob(points, condition, steps=steps, guidance=guidance)
+
+        if len(condition) != 1:
+            raise ValueError(f"condition has {len(condition)} clips: cells are of one")
+        return refine(log_prob, samples, tolerance=tolerance, cell_mass=2e-3, limit=_CELL_LIMIT)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.field.frequencies.device
+
+    def _fields(
+        self, condition: Condition, owner: Tensor, guidance: float, chunk: int = _CHUNK
+    ) -> Iterator[tuple[slice, _Guided]]:
+        """The points in chunks, each with its field; `owner` (n,) says which clip each point is of."""
+        if not (math.isfinite(guidance) and guidance >= 0):
+            raise ValueError(f"guidance must be a number of at least 0, got {guidance}")
+        condition.check(self.sounds, self.sights)
+        code = self.encoder(condition.to(self._device))
+        free = None if guidance == 1 else self.encoder(condition[:1].only().to(self._device))
+        for start in range(0, len(owner), chunk):
+            rows = slice(start, min(start + chunk, len(owner)))
+            clips, which = owner[rows].unique(return_inverse=True)
+            yield rows, _Guided(self.field, code[clips], which.to(code.device), free, guidance)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `flow.safetensors` and `config.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / _WEIGHTS)
         config = {"settings": asdict(self.settings), "sounds": self.sounds, "sights": self.sights}
-        (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        write_text(folder / _CONFIG, json.dumps(config | {"base": type(self.base).__name__}, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> SphereFlow:
         """Load what `save_pretrained` wrote."""
-        config = json.loads((folder / _CONFIG).read_text())
-        flow = cls(FlowSettings(**config["settings"]), config["sounds"], config["sights"])
-        flow.load_state_dict(load_file(folder / _WEIGHTS))
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        settings: dict[str, Any] = config["settings"]
+        settings["scales"] = tuple(settings["scales"])
+        weights = load_file(folder / _WEIGHTS)
+        own = {name.removeprefix("base."): tensor for name, tensor in weights.items() if name.startswith("base.")}
+        base = Base.kinds[config["base"]].of_tensors(own)
+        flow = cls(FlowSettings(**settings), config["sounds"], config["sights"], base=base)
+        flow.load_state_dict(weights)
         return flow.eval()
 
 
-def _chunks(batch: int, n: int):
-    """Slices of the flattened (batch * n) samples, each with the clip that owns every sample."""
-    for start in range(0, batch * n, _CHUNK):
-        stop = min(start + _CHUNK, batch * n)
-        yield slice(start, stop), torch.arange(start, stop) // n
+@dataclass(frozen=True)
+class _Guided:
+    """The field of points that belong to few clips; with `free`, pushed away from the field of that code."""
+
+    field: VelocityField
+    code: Tensor
+    owner: Tensor
+    free: Tensor | None
+    guidance: float
+
+    def __call__(self, points: Tensor, time: float) -> Tensor:
+        """Velocities (n, 3)."""
+        velocity = self.field(points, self._modulation(self.code, time))
+        if self.free is None:
+            return velocity
+        without = self.field(points, self._modulation(self.free, time))
+        return without + self.guidance * (velocity - without)
+
+    def with_divergence(self, points: Tensor, time: float, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocities (n, 3) and divergences (n,)."""
+        found = self.field.with_divergence(points, self._modulation(self.code, time), frame)
+        if self.free is None:
+            return found
+        without = self.field.with_divergence(points, self._modulation(self.free, time), frame)
+        velocity, divergence = (free + self.guidance * (own - free) for own, free in zip(found, without, strict=True))
+        return velocity, divergence
+
+    def _modulation(self, code: Tensor, time: float) -> Tensor:
+        """Once a clip; one clip's serves all points as it is."""
+        found = self.field.modulation(torch.full((len(code),), time, device=code.device), code)
+        return found if len(code) == 1 else found[self.owner]
 
 
 @dataclass(frozen=True)
@@ -131,25 +230,24 @@ def point_estimate(samples: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batc
 
 
 def summarize(
-    samples: Float[Tensor, "n 3"], log_prob: Float[Tensor, " n"], masses: tuple[float, ...] = (0.5, 0.9)
+    samples: Float[Tensor, "n 3"], log_prob: Float[Tensor, " n"], masses: Sequence[float] = (0.5, 0.9)
 ) -> Summary:
     """Point, highest-density regions and entropy from samples and their own log densities, at any resolution.
 
-    A region of mass m is {p >= q}, q the (1 - m) quantile of p over its own samples; its area is the importance
-    estimate E_p[1{p >= q} / p]. The entropy is relative to the uniform law: 0 bits is "anywhere on Earth", -k bits a
-    region 2^k times smaller.
+    `avgeo.flow.regions.sampled_areas` and `avgeo.flow.posterior.entropy_bits` say how, and give the standard errors.
     """
-    regions = []
-    for mass in masses:
-        inside = log_prob >= torch.quantile(log_prob, 1 - mass)
-        steradians = torch.where(inside, torch.exp(-log_prob), 0.0).mean()
-        regions.append((mass, min(float(steradians) / SPHERE_AREA, 1.0) * EARTH_AREA_KM2))
-    entropy_bits = float(uniform_log_density() - log_prob.mean()) / math.log(2)
-    return Summary(point_estimate(samples), regions, entropy_bits)
+    regions = [(mass, area.value) for mass, area in sampled_areas(log_prob, masses)]
+    return Summary(point_estimate(samples), regions, entropy_bits(log_prob).value)
 
 
 def total_probability(
-    flow: SphereFlow, condition: Condition, *, count: int = 4000, seed: int = 0, steps: int | None = None
+    flow: SphereFlow,
+    condition: Condition,
+    *,
+    count: int = 4000,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float = 1.0,
 ) -> tuple[float, float]:
     """∫ p dA for one clip by importance sampling, and its standard error: it must be 1 on every trained model.
 
@@ -157,7 +255,7 @@ def total_probability(
     misses a density that is sharper than its cells.
     """
     draw = torch.Generator().manual_seed(seed)
-    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps)[0]
+    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps, guidance=guidance)[0]
     kappas = (30.0, 1e3, 3e4)
     picked = centers[torch.randint(len(centers), (count // 2,), generator=draw)]
     near = torch.cat([sample_vmf(part, kappa, draw) for part, kappa in zip(picked.chunk(3), kappas, strict=True)])
@@ -168,6 +266,5 @@ def total_probability(
     ]
     uniform = torch.full((count,), uniform_log_density())
     log_proposal = torch.logaddexp(uniform, torch.logsumexp(torch.stack(kernels), 0)) + math.log(0.5)
-    rows = torch.zeros(count, dtype=torch.long)
-    ratio = torch.exp(flow.log_prob(points, condition[rows], steps=steps) - log_proposal)
+    ratio = torch.exp(flow.log_prob(points, condition, steps=steps, guidance=guidance) - log_proposal)
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))

@@ -17,8 +17,11 @@ from avgeo.profiles import FlowSettings
 from avgeo.sphere import project
 
 MODALITIES = ("sound", "sight", "proposal")
-_SCALES = (1.0, 4.0, 12.0)
 _FEATURES_PER_SCALE = 24
+
+
+class ConditionError(ValueError):
+    """What is said to be known of a clip does not fit the flow; the message names the argument and the cure."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Condition:
     def __len__(self) -> int:
         return len(self.sound)
 
+    @classmethod
+    def nothing(cls, count: int, sounds: int = 1, sights: int = 1) -> Condition:
+        """`count` clips of which nothing is known: with these a flow learns, and tells, p(x)."""
+        known = torch.zeros(3, count, dtype=torch.bool)
+        return cls(torch.zeros(count, sounds), torch.zeros(count, sights), torch.zeros(count, 3), *known)
+
     def __getitem__(self, index: Tensor | slice) -> Condition:
         return Condition(*(getattr(self, item.name)[index] for item in fields(self)))
 
@@ -53,6 +62,26 @@ class Condition:
             raise ValueError(f"unknown modality {sorted(unknown)}: choose from {', '.join(MODALITIES)}")
         masks = [getattr(self, f"has_{name}") & (name in modalities) for name in MODALITIES]
         return Condition(self.sound, self.sight, self.proposal, *masks)
+
+    def check(self, sounds: int, sights: int) -> None:
+        """Raise `ConditionError` unless there are clips, of these widths, finite, and proposals are unit vectors.
+
+        What a mask hides may be any finite number.
+        """
+        if not len(self):
+            raise ConditionError("condition has no clips: give at least one")
+        for name, width in zip(MODALITIES, (sounds, sights, 3), strict=True):
+            values, known = getattr(self, name), getattr(self, f"has_{name}")
+            if values.shape != (len(self), width) or known.shape != (len(self),):
+                raise ConditionError(
+                    f"condition.{name} has shape {tuple(values.shape)} and its mask {tuple(known.shape)} for "
+                    f"{len(self)} clips: this flow takes ({len(self)}, {width}) and ({len(self)},)"
+                )
+            if not bool(torch.isfinite(values).all()):
+                raise ConditionError(f"condition.{name} holds NaN or infinity: hide such clips, has_{name} false, as 0")
+        length = self.proposal[self.has_proposal].norm(dim=-1)
+        if not bool(((length - 1).abs() < 1e-3).all()):
+            raise ConditionError("condition.proposal must be unit vectors where has_proposal: use from_degrees")
 
 
 class ConditionEncoder(nn.Module):
@@ -94,7 +123,7 @@ class VelocityField(nn.Module):
     def __init__(self, settings: FlowSettings, seed: int = 0) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        blocks = [scale * torch.randn(_FEATURES_PER_SCALE, 3, generator=draw) for scale in _SCALES]
+        blocks = [scale * torch.randn(_FEATURES_PER_SCALE, 3, generator=draw) for scale in settings.scales]
         self.register_buffer("frequencies", torch.cat(blocks))
         inputs = 3 + 2 * len(self.frequencies)
         width = settings.width
@@ -123,9 +152,11 @@ class VelocityField(nn.Module):
         self,
         points: Float[Tensor, "n 3"],
         modulation: Float[Tensor, "#n film"],
-        frame: Float[Tensor, "n 3 2"],
+        frame: Float[Tensor, "n 3 k"],
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
         """Velocity and its intrinsic divergence: sum_i <e_i, Dv·e_i> over an orthonormal tangent frame e_1, e_2.
+
+        Over any other tangents the same sum, of which Hutchinson's estimate takes one.
 
         For a field tangent to the sphere this is the divergence on the sphere whatever smooth extension off the
         sphere the network happens to have, because only derivatives along the sphere enter.
@@ -135,9 +166,9 @@ class VelocityField(nn.Module):
         return velocity, (derivatives * frame).sum((-1, -2))
 
     def _run(self, x: Tensor, modulation: Tensor, frame: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The network and, with a frame (n, 3, 2), its derivatives along it (n, 3, 2).
+        """The network and, with a frame (n, 3, k), its derivatives along it (n, 3, k).
 
-        Tangents are carried as (2, n, width), so that each layer is one matrix product for both, like the value.
+        Tangents are carried as (k, n, width), so that each layer is one matrix product for all, like the value.
         """
         angles = x @ self.frequencies.T
         sine, cosine = torch.sin(angles), torch.cos(angles)

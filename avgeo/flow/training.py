@@ -11,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from avgeo.flow.base import Base
 from avgeo.flow.density import SphereFlow
 from avgeo.flow.network import MODALITIES, Condition
 from avgeo.flow.path import geodesic_path, sample_times
+from avgeo.flow.transport import paired
 from avgeo.profiles import FlowSettings
-from avgeo.sphere import sample_uniform, sample_vmf
+from avgeo.sphere import check_points, sample_vmf
 
 _WARMUP_STEPS = 50
 
@@ -37,16 +39,28 @@ def vary(condition: Condition, settings: FlowSettings, generator: torch.Generato
 
 
 def train_flow(
-    places: Float[Tensor, "count 3"], condition: Condition, settings: FlowSettings, seed: int
+    places: Float[Tensor, "count 3"],
+    condition: Condition,
+    settings: FlowSettings,
+    seed: int,
+    base: Base | None = None,
 ) -> tuple[SphereFlow, pd.DataFrame]:
     """Fit a flow to `places` (count, 3) given their `condition`; returns its averaged weights and (step, loss).
 
-    Loss: |v(x_t, t, c) - u_t|² with x_t on a geodesic from a uniform point to the place, jittered by vMF(κ =
-    `jitter_kappa`) so that the density stays finite. AdamW, warm-up, cosine decay, exponential moving average.
+    Loss: |v(x_t, t, c) - u_t|² with x_t on a geodesic from a draw of the `base` (uniform by default) to the place,
+    jittered by vMF(κ = `jitter_kappa`) so that the density stays finite. AdamW, warm-up, cosine decay, exponential
+    moving average. Raises `ValueError` for places that do not fit the condition, and for minibatch transport where
+    something is known of a clip (`avgeo.flow.transport.paired` says why).
     """
+    if len(places) != len(condition) or not len(places):
+        raise ValueError(f"places has {len(places)} rows and condition {len(condition)}: give as many, at least one")
+    if settings.transport and bool((condition.has_sound | condition.has_sight | condition.has_proposal).any()):
+        raise ValueError("settings.transport pairs rows across conditions: set it to 0 where something is known")
+    condition.check(condition.sound.shape[-1], condition.sight.shape[-1])
+    check_points(places, "places")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     draw = torch.Generator().manual_seed(seed)
-    flow = SphereFlow(settings, condition.sound.shape[-1], condition.sight.shape[-1], seed).to(device)
+    flow = SphereFlow(settings, condition.sound.shape[-1], condition.sight.shape[-1], seed, base).to(device)
     average = copy.deepcopy(flow).requires_grad_(False)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.SequentialLR(
@@ -64,7 +78,9 @@ def train_flow(
         code = flow.encoder(shown).repeat_interleave(settings.times_per_clip, 0)
         end = places[index].repeat_interleave(settings.times_per_clip, 0)
         end = sample_vmf(end, settings.jitter_kappa, draw)
-        start = sample_uniform(len(end), draw)
+        start = flow.base.sample(len(end), draw).to(end)  # a law of kernels draws in float64
+        if settings.transport:
+            start = paired(start, end, settings.transport)
         time = sample_times(len(end), draw)
         point, target = (part.to(device) for part in geodesic_path(start, end, time))
         velocity = flow.field(point, flow.field.modulation(time.to(device), code))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from avgeo.plots.atoms import comparison_curves
 from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectrogram
 from avgeo.plots.curation import gate_counts, taken_and_short
-from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability
+from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability, solver_errors
 from avgeo.plots.maps import credible_levels, density_map, world_map
 from avgeo.plots.style import PlotError, place_text, png
 from avgeo.plots.world import clock_tables, information_bars, site_posteriors
@@ -31,6 +31,7 @@ __all__ = [
     "png",
     "reliability",
     "site_posteriors",
+    "solver_errors",
     "spectrogram",
     "taken_and_short",
     "world_map",

@@ -191,3 +191,38 @@ def reliability(table: pd.DataFrame, title: str | None = None) -> Drawn:
     alt = "Coverage of credible regions against the mass they claim; "
     alt += f"at most {100 * abs(gap[worst]):.0f} points off"
     return figure, f"{alt}, at {100 * nominal[worst]:.0f} %, where regions are {side}."
+
+
+@styled
+def solver_errors(rows: pd.DataFrame, title: str | None = None) -> Drawn:
+    """Error against evaluations of the network, both logarithmic, with a panel for each flow.
+
+    `rows` has columns flow, solver, evaluations, median_km. Raises `PlotError` where one is missing.
+    """
+    missing = {"flow", "solver", "evaluations", "median_km"} - set(rows.columns)
+    if missing or rows.empty:
+        raise PlotError(f"rows must have at least one row and no column missing; lacking {sorted(missing)}")
+    flows, solvers = rows["flow"].unique(), rows["solver"].unique()
+    figure = new_figure(3.9 + (0.3 if title else 0))
+    grid = figure.subplots(1, len(flows), squeeze=False, sharey=True)
+    told = []
+    for axes, flow in zip(grid.flat, flows, strict=True):
+        for at, solver in enumerate(solvers):
+            line = rows.loc[(rows["flow"] == flow) & (rows["solver"] == solver)].sort_values(by=["evaluations"])
+            axes.plot(
+                line["evaluations"], line["median_km"], color=PALETTE[at % len(PALETTE)], markersize=4.5,
+                marker=MARKERS[at % len(MARKERS)], label=drawn(solver), linewidth=1.4,
+            )  # fmt: skip
+            best = line.iloc[-1]
+            told.append(f"{flow}, {solver}: {best['median_km']:.2g} km at {best['evaluations']:g}")
+        axes.set(xscale="log", yscale="log", xlabel="evaluations of the network")
+        axes.set_title(readable(flow))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.grid(axis="both")
+    grid.flat[0].set_ylabel("median error (km)")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11.5)
+    return figure, "Median error of solvers by evaluations of the network; " + "; ".join(told) + "."

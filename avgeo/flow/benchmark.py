@@ -1,0 +1,108 @@
+"""Reading the Earth benchmark's run card (`benchmarks/earth.py`): tables, and what may be concluded from them.
+
+Scores are negative log-likelihoods of test places, nats a place with respect to the unit sphere's area: lower is
+better. Intervals are t-intervals over seeds (95 %), of differences over splits in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from avgeo.evaluate import Interval
+from avgeo.flow.earth import FILES
+
+PLAIN = "plain vMF kernels"
+OURS = "kernels: all"
+UNIFORM_BASE = "flow, uniform base"
+
+Card = Mapping[str, Any]
+
+
+def scores(card: Card, protocol: str = "deduplicated", methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """Mean over seeds with its interval: a row per method, a column per set."""
+    return _spread(_part(card, "summary", protocol, methods), "mean")
+
+
+def differences(card: Card, key: str = "minus_plain", methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """What every method gains (below 0) or loses on one other, on the same splits without copies.
+
+    `key` names the other: "minus_plain", "minus_ours" or "minus_uniform_base".
+    """
+    return _spread(_part(card, key, "deduplicated", methods), "difference")
+
+
+def published(card: Card) -> pd.DataFrame:
+    """The raw protocol: our rows as in `scores`, and below them what papers print."""
+    rows = pd.DataFrame({"method": name} | found for name, found in card["result"]["published"].items())
+    return pd.concat([scores(card, "raw"), rows], ignore_index=True).reindex(columns=["method", *FILES])
+
+
+def minutes(card: Card) -> pd.DataFrame:
+    """CPU minutes that the dearest fit of every method took, parts and the choice of widths and weights included."""
+    cells = pd.DataFrame(card["result"]["cells"])
+    table = cells.pivot_table(index="method", columns="set", values="fit_cpu_min", aggfunc="max", sort=False)
+    return table.reindex(columns=list(FILES)).rename_axis(columns=None).reset_index()
+
+
+def leaked(card: Card) -> pd.DataFrame:
+    """What training gives away of the test rows, by set and protocol (means over seeds)."""
+    names = {
+        "set": "set", "protocol": "protocol", "rows": "rows", "unique_rows": "unique rows",
+        "copied_in_test": "test rows with a copy in training", "nearest_km_median": "median km to training",
+        "on_tenths": "unique rows on a 0.1° lattice",
+    }  # fmt: skip
+    found = pd.DataFrame(card["result"]["leaks"])[list(names)].astype({"rows": int, "unique_rows": int})
+    return found.sort_values("set", key=lambda column: column.map(list(FILES).index), kind="stable").rename(
+        columns=names
+    )
+
+
+def integrals(card: Card) -> pd.DataFrame:
+    """∫p of the densities that were checked: by method, how many, the farthest from 1 by the grid (and after how many
+    evaluations), the farthest by importance sampling, and that in its standard errors.
+    """
+    checked = [cell for cell in card["result"]["cells"] if "integral" in cell]
+    rows = []
+    for method in dict.fromkeys(cell["method"] for cell in checked):
+        found = pd.DataFrame([cell["integral"] for cell in checked if cell["method"] == method])
+        off = (found["sampling"] - 1).abs()
+        told = {"method": method, "densities": len(found)}
+        told |= {"grid: farthest from 1": float((found["grid"] - 1).abs().max())}
+        told |= {"grid: evaluations": int(found["grid_points"].max())}
+        told |= {"sampling: farthest from 1": float(off.max())}
+        rows.append(told | {"in standard errors": float((off / found["sampling_se"]).max())})
+    return pd.DataFrame(rows)
+
+
+def concluded(card: Card, method: str, key: str = "minus_plain") -> str:
+    """In words: on which sets `method` is better or worse than the other of `differences`, by intervals clear of 0."""
+    other = {"minus_plain": PLAIN, "minus_ours": OURS, "minus_uniform_base": UNIFORM_BASE}[key]
+    said: dict[str, list[str]] = {"better": [], "worse": [], "not apart": []}
+    for row in _part(card, key, "deduplicated", [method]).to_dict("records"):
+        clear = row["low"] is not None and row["low"] * row["high"] > 0
+        said[("better" if row["difference"] < 0 else "worse") if clear else "not apart"].append(str(row["set"]))
+    told = [f"{word} on {', '.join(sets)}" for word, sets in said.items() if sets]
+    return f"{method} against {other}: {'; '.join(told)}."
+
+
+def _part(card: Card, key: str, protocol: str, methods: Sequence[str] | None) -> pd.DataFrame:
+    rows = [row for row in card["result"][key] if row["protocol"] == protocol]
+    return pd.DataFrame([row for row in rows if methods is None or row["method"] in methods])
+
+
+def _spread(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A row per method, a column per set; where there is one seed, it says so in place of an interval."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        cell = f"{row[value]:.3g} (one seed)"
+        if row["seeds"] > 1:
+            few = "" if row["seeds"] == 5 else f" ({row['seeds']} seeds)"
+            cell = f"{Interval(row[value], row['low'], row['high'])}{few}"
+        table.setdefault(str(row["method"]), {})[str(row["set"])] = cell
+    sets = [name for name in FILES if any(name in found for found in table.values())]
+    return pd.DataFrame(
+        {"method": method} | {name: found.get(name) for name in sets} for method, found in table.items()
+    )
