@@ -200,6 +200,8 @@ def main() -> None:
     ]
     settings = {"smallest_km": SMALLEST_KM, "seeds": chosen.seeds, "flow": asdict(flows.FLOW)} | asked
     what, command = "Densities on the Earth benchmark", f"python benchmarks/earth.py OUT.json --seeds {chosen.seeds}"
+    given = {name: getattr(chosen, name) for name in asked if getattr(chosen, name) != parser.get_default(name)}
+    command += "".join(f' --{name} "{value}"' for name, value in given.items())
     with run_card(chosen.out, what=what, command=command, settings=settings, seed=0) as card:
         there = [cell for cell in cells if cell.file.is_file()]
         print(f"{len(cells)} cells, {len(there)} of them finished earlier")
