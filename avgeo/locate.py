@@ -25,10 +25,10 @@ from avgeo.flow import (
     Condition,
     SphereFlow,
     credible_regions,
+    entropy_bits,
     grid_probability_by,
     point_estimate,
     regions_geojson,
-    summarize,
 )
 from avgeo.gazetteer import ranked_places
 from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, sight_of, sound_of
@@ -214,20 +214,20 @@ def locate(
 
     places = model.flow.sample(condition, samples, seed=seed)[0]
     log_prob = model.flow.log_prob(places, condition)
-    summary = summarize(places, log_prob)
+    estimate = point_estimate(places)
     cells = model.flow.cell_density(condition, places)
     regions = credible_regions(cells.log_prob, cells.cells.area, _MASSES)
     countries = grid_probability_by(cells, country_at)
-    latitude, longitude = (float(part) for part in to_degrees(summary.estimate))
+    latitude, longitude = (float(part) for part in to_degrees(estimate))
     found = read_location(path)
     return Posterior(
         latitude_deg=latitude,
         longitude_deg=longitude,
         regions=[(region.mass, region.area_km2) for region in regions],
-        entropy_bits=summary.entropy_bits,
+        entropy_bits=entropy_bits(log_prob).value,
         places=ranked_places(places),
         countries=[{"name": share.name, "probability": share.probability} for share in countries],
-        evidence=_weigh(model, condition, summary.estimate, atoms, info.duration_s, seed),
+        evidence=_weigh(model, condition, estimate, atoms, info.duration_s, seed),
         atoms=atoms,
         answer=answer,
         metadata_location=None if found is None else vars(found),

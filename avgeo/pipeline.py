@@ -155,7 +155,7 @@ class Pipeline:
         return build(
             "flow", self._make_flow, settings=self.profile.flow, seed=self.seed,
             inputs={"atoms": self.atoms, "sights": self.sights, "proposals": self.proposals},
-            code=("flow", "evaluate", "sphere", "pipeline"), only_find=self.only_find,
+            code=("flow", "sphere", "pipeline"), only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property

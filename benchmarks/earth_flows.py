@@ -11,9 +11,7 @@ from torch import Tensor
 
 from avgeo.flow import Condition, SphereFlow, train_flow
 from avgeo.flow.kernels import KernelMixture, em_weights, fit_kernels
-from avgeo.flow.likelihood import log_likelihood
 from avgeo.flow.mixture import fit_vmf_mixture
-from avgeo.flow.solver import integrate
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import SPHERE_AREA, normalize
 
@@ -26,42 +24,27 @@ BASE_KM = 200.0
 
 
 class Unconditional:
-    """A trained flow of which no condition is asked: its code is one row, its network's modulation computed once."""
+    """A trained flow of which no condition is asked."""
 
     def __init__(self, flow: SphereFlow) -> None:
-        self.base, self.steps = flow.base, flow.settings.solver_steps
-        self.network, self.code = flow.field.requires_grad_(False), flow.encoder(Condition.nothing(1)).detach()
-
-    def __call__(self, points: Tensor, time: float) -> Tensor:
-        """Velocities (n, 3)."""
-        return self.network(points, self._modulation(time))
-
-    def with_divergence(self, points: Tensor, time: float, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocities (n, 3) and divergences (n,)."""
-        return self.network.with_divergence(points, self._modulation(time), frame)
-
-    def _modulation(self, time: float) -> Tensor:
-        return self.network.modulation(torch.tensor([time]), self.code)
+        self.flow, self.nothing = flow, Condition.nothing(1)
 
     def log_prob(self, points: Tensor) -> Tensor:
         """Exact but for the solver's steps; the network is in float32."""
-        blocks = points.float().split(2048)
-        found = [log_likelihood(self, self.with_divergence, x, self.steps, base=self.base.log_prob) for x in blocks]
-        return torch.cat(found).double()
+        return self.flow.log_prob(points, self.nothing).double()
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Places (count, 3) in float64."""
-        blocks = self.base.sample(count, generator).float().split(2048)
-        return normalize(torch.cat([integrate(self, x, self.steps) for x in blocks]).double())
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return normalize(self.flow.sample(self.nothing, count, seed=seed)[0].double())
 
 
 def flow(base: Callable[..., KernelMixture] | None) -> Callable[..., Unconditional]:
     """From the law that `base` makes of the places; None: uniform."""
 
     def fit(train: Tensor, val: Tensor, seed: int) -> Unconditional:
-        start = None if base is None else base(train, val, seed).float()
-        trained, _ = train_flow(train.float(), Condition.nothing(len(train)), FLOW, seed, start)
-        return Unconditional(trained)
+        start = None if base is None else base(train, val, seed)
+        return Unconditional(train_flow(train, Condition.nothing(len(train)), FLOW, seed, start)[0])
 
     return fit
 

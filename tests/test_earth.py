@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,3 +171,22 @@ def test_a_card_is_read_and_concluded_from() -> None:
     checked = benchmark.integrals(card).iloc[0]
     assert checked["densities"] == 2 and checked["grid: farthest from 1"] == pytest.approx(2e-3)
     assert checked["in standard errors"] == pytest.approx(2)
+
+
+def test_the_calibration_card_is_read_as_it_stands() -> None:
+    def judged(observed: float, **fitted: float) -> dict[str, Any]:
+        levels = [{"nominal": 0.5, "observed": observed, "low": 0.3, "high": 0.6}]
+        return {"coverage": levels, "bits": {"value": 2.0, "low": 1.9, "high": 2.1}} | fitted
+
+    told = {
+        "as trained": judged(0.38),
+        "log_score": judged(0.48, temperature=1.25, floor=0.01),
+        "coverage": judged(0.5),
+    }
+    card = {"result": {"senses": {"sound": told, "sight": told | {"as trained": judged(0.63)}}}}
+    table = benchmark.calibrated(card)
+    assert table["50%"].tolist()[:2] == ["38.0 [30, 60]", "48.0 [30, 60]"] and table["T"].tolist()[:2] == [
+        "1.00",
+        "1.25",
+    ]
+    assert benchmark.farthest_off(card) == pytest.approx({"as trained": 13.0, "log_score": 2.0, "coverage": 0.0})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from avgeo.evaluate import evaluate_rows, headroom
+from avgeo.evaluate import EvaluateError, distance_bits, evaluate_rows, headroom
 from avgeo.profiles import WorldSettings
 from avgeo.world import Likelihood, build_places, build_pool
 from avgeo.world.ceiling import all_guesses, ceiling, unseen
@@ -59,3 +62,15 @@ def test_only_an_interval_above_the_ceilings_own_is_an_alarm() -> None:
     assert found["beats"].to_dict() == {"inside": False, "above": True} and set(found["best"]) == {0.5}
     known = headroom(scored, best, {"inside": "both", "above": "both"}, protocol="known places")
     assert not known["beats"].any()
+
+
+def test_distance_in_bits_leaves_out_what_the_list_of_sites_is_worth():
+    """Of 8 equal sites with discs of 1/1024 of the Earth, cues that leave 2: 9 bits, of which information 2."""
+    rows = [("new places", "both", "log_score", 9 * math.log(2) - math.log(4 * math.pi)),
+            ("new places", "both", "information_bits", 2.0), ("known places", "both", "log_score", 0.0)]  # fmt: skip
+    ceiling = pd.DataFrame(rows, columns=["protocol", "sense", "metric", "value"])
+    (found,) = distance_bits({"both": 1.5}, ceiling).to_dict("records")
+    expected = {"sense": "both", "ceiling": 9.0, "reached": 1.5, "distance": 7.5, "sites": 7.0, "information": 0.5}
+    assert found == pytest.approx(expected)
+    with pytest.raises(EvaluateError, match="no log_score of sense 'smell'"):
+        distance_bits({"smell": 1.0}, ceiling)

@@ -34,7 +34,7 @@ from avgeo.flow.kernels import (
     sum_kernels,
 )
 from avgeo.flow.mixture import fit_vmf_mixture
-from avgeo.sphere import EARTH_RADIUS_KM, SPHERE_AREA, angle, normalize, tangent_frame, vmf_log_prob
+from avgeo.sphere import EARTH_RADIUS_KM, SPHERE_AREA, CoordinateError, angle, normalize, tangent_frame, vmf_log_prob
 
 LEAST = (SMALLEST_KM / EARTH_RADIUS_KM) ** 2
 
@@ -108,12 +108,14 @@ def test_the_chart_holds_this_share_of_a_normal(log_wide: float, log_ratio: floa
 
 def test_the_extremes_of_a_kernel() -> None:
     center = spread(1, 3)[0]
-    narrow, broad = one(center, LEAST, LEAST / 4), one(center, 1e9, 1e9)
+    narrow, broad = one(center, LEAST, LEAST / 4), one(center, 1e4, 1e4)
     peak = -math.log(2 * math.pi * LEAST / 2)
     assert narrow.log_prob(center[None]).item() == pytest.approx(peak, abs=1e-9)
     assert narrow.log_prob(center[None].float()).item() == pytest.approx(peak, abs=1e-3)  # 0.4 m of rounding
     assert narrow.log_prob(-center[None]).item() == -math.inf
-    assert broad.log_prob(torch.stack([center, -center])).tolist() == pytest.approx([-math.log(SPHERE_AREA)] * 2)
+    ends = torch.stack([center, -center])
+    assert torch.allclose(broad.log_prob(ends), vmf_log_prob(ends, center, 1e-4), rtol=0, atol=1e-9)
+    assert len(broad.sample(200, torch.Generator().manual_seed(0))) == 200  # by rejection, yet it ends
     antipode = one(center, 1.0, 1.0).log_prob(-center[None]).item()
     assert antipode == pytest.approx(float(vmf_log_prob(-center, center, 1.0)), abs=1e-9)
 
@@ -331,9 +333,9 @@ def test_bad_input_is_named() -> None:
     wrong = places.clone()
     wrong[3] = math.nan
     for bad in (wrong, 2 * places):
-        with pytest.raises(DensityError, match="points must be unit vectors"):
+        with pytest.raises(CoordinateError, match="of 20 train are no unit vectors"):
             fit_plain(bad, places)
-        with pytest.raises(DensityError, match="points must be unit vectors"):
+        with pytest.raises(CoordinateError, match="of 20 points are no unit vectors"):
             mixture(5).log_prob(bad)
     with pytest.raises(DensityError, match=r"smallest_km must be above 0, got 0\.0"):
         fit_kernels(places, places, smallest_km=0.0)
@@ -346,5 +348,10 @@ def test_bad_input_is_named() -> None:
     axis = tangent_frame(places)[..., 0]
     with pytest.raises(DensityError, match="variance must be finite and above 0"):
         KernelMixture(places, axis, torch.zeros(20, 2), torch.ones(20) / 20)
+    for beyond in (1e-15, 1e5):
+        with pytest.raises(DensityError, match="variance must lie between 1e-14 and 10000"):
+            KernelMixture(places, axis, torch.full((20, 2), beyond), torch.ones(20) / 20)
+    with pytest.raises(DensityError, match="axis must be tangent at center"):
+        KernelMixture(places, places, torch.ones(20, 2), torch.ones(20) / 21)
     with pytest.raises(DensityError, match="sum to at most 1"):
         KernelMixture(places, axis, torch.ones(20, 2), torch.ones(20))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tangent_fields import points_of, winding, winding_with_divergence
 
+from avgeo.flow.base import Uniform
 from avgeo.flow.likelihood import draw_probes, grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.solver import METHODS, SolverError, integrate
 from avgeo.sphere import (
@@ -121,12 +122,12 @@ def test_hutchinson_log_likelihood_is_unbiased_and_uses_one_tangent():
 
 
 def test_grid_probabilities_against_the_closed_form():
-    for base in (None, lambda x: vmf_log_prob(x, POLE.to(x), 3.0)):
+    for base in (Uniform().log_prob, lambda x: vmf_log_prob(x, POLE.to(x), 3.0)):
         points, found = grid_probabilities(climb, 4000, 30, base=base, like=POLE)
         assert float(found.sum()) == pytest.approx(1, abs=1e-6)
         assert torch.equal(points, fibonacci_grid(4000).double())
         origin, stretch = climbed(normalize(points))
-        expected = torch.exp(stretch + (uniform_log_density() if base is None else base(origin))) * SPHERE_AREA / 4000
+        expected = torch.exp(stretch + base(origin)) * SPHERE_AREA / 4000
         assert float((found - expected).abs().sum() / 2) < 0.02
         assert float((found / expected).log().abs().max()) < 0.1
 

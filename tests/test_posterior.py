@@ -25,6 +25,7 @@ from avgeo.flow.posterior import (
 )
 from avgeo.sphere import (
     SPHERE_AREA,
+    CoordinateError,
     distance_km,
     fibonacci_grid,
     from_degrees,
@@ -246,9 +247,9 @@ def test_bad_input_is_named():
     sharp = vmf_log_prob(fibonacci_grid(500).double(), HERE, 1e6)
     with pytest.raises(PosteriorError, match="use `refine`"):
         cell_mass(sharp, SPHERE_AREA / 500)
-    with pytest.raises(PosteriorError, match="samples are not unit vectors"):
+    with pytest.raises(CoordinateError, match="samples are no unit vectors"):
         energy_score(torch.ones(5, 3), torch.tensor([0.0, 0, 1]))
-    with pytest.raises(PosteriorError, match="truth are not unit"):
+    with pytest.raises(CoordinateError, match="truth are no unit"):
         energy_score(sample_uniform(5), torch.full((3,), math.nan))
     with pytest.raises(PosteriorError, match="at least 3"):
         energy_score(sample_uniform(2), torch.tensor([0.0, 0, 1]))
@@ -256,7 +257,7 @@ def test_bad_input_is_named():
         probability_by([])
     with pytest.raises(PosteriorError, match="3 labels for"):
         grid_probability_by(vmf_cells(30.0), lambda *_: np.array(["a", "b", "c"]))
-    with pytest.raises(PosteriorError, match="samples are not unit"):
+    with pytest.raises(CoordinateError, match="samples are no unit"):
         scatter(torch.ones(5, 3), torch.zeros(5))
-    with pytest.raises(PosteriorError, match="samples is empty"):
+    with pytest.raises(CoordinateError, match="samples is empty"):
         scatter(torch.ones(0, 3), torch.zeros(0))

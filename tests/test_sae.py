@@ -452,14 +452,3 @@ def test_what_sae_lens_cannot_hold_is_refused(tmp_path):
         export_sae_lens(SparseAutoencoder(SaeConfig(DIM, ATOMS, 4, stages=2)), tmp_path)
     with pytest.raises(CoderError, match="no counterpart"):
         export_sae_lens(SparseAutoencoder(pursuit_config(DIM, ATOMS, 4, scaling="dimension")), tmp_path)
-
-
-@given(levels=st.integers(0, 5), odd=st.integers(1, 5), k=st.integers(1, 40), seed=st.integers(0, 2**16))
-def test_the_strongest_are_those_of_a_full_sort(levels, odd, k, seed):
-    atoms = odd * 4**levels
-    k = min(k, atoms)
-    scores = torch.randn(6, atoms, generator=torch.Generator().manual_seed(seed)).round(decimals=1)  # with ties
-    index = strongest(scores, k)
-    assert all(len(set(row)) == k for row in index.tolist())
-    full = scores.sort(dim=-1, descending=True).values[:, :k]
-    assert torch.equal(scores.gather(1, index).sort(dim=-1, descending=True).values, full)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 
-from avgeo.flow import Condition, ConditionError, SphereFlow, fit_plain, fit_recalibration, hold_out, train_flow
+from avgeo.flow import (
+    Condition,
+    ConditionError,
+    SphereFlow,
+    fit_plain,
+    fit_recalibration,
+    hold_out,
+    total_probability,
+    train_flow,
+)
 from avgeo.flow.recalibration import Recalibration
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import CoordinateError, fibonacci_grid, normalize, sample_uniform, sample_vmf
@@ -130,7 +140,7 @@ def test_a_condition_that_does_not_fit_is_refused(flow, wrong, message):
 
 
 def test_points_and_emptiness_are_refused(flow):
-    condition, _ = clips(2)
+    condition, places = clips(2)
     with pytest.raises(ConditionError, match="no clips"):
         flow.sample(condition[:0], 3)
     with pytest.raises(CoordinateError, match="unit vectors"):
@@ -139,10 +149,25 @@ def test_points_and_emptiness_are_refused(flow):
         flow.log_prob(torch.full((2, 3), math.nan), condition)
     with pytest.raises(CoordinateError, match="places"):
         train_flow(torch.zeros(2, 3), condition, SETTINGS, 0)
+    with pytest.raises(CoordinateError, match="samples are no unit vectors"):
+        flow.cell_density(condition[:1], 2 * places[:2])
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        flow.sample(condition, 2, steps=0)
+    with pytest.raises(ValueError, match="count must be at least 10"):
+        total_probability(flow, condition[:1], count=5)
     with pytest.raises(ValueError, match="guidance"):
         flow.sample(condition, 2, guidance=math.nan)
     almost = normalize(torch.tensor([[1.0, 1e-7, 0.0], [0.0, 0.0, -1.0]]))
     assert bool(torch.isfinite(flow.log_prob(almost, condition)).all())
+
+
+def test_points_are_rows(flow, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user's Python checks no shapes by itself
+    condition, places = clips(2)
+    with pytest.raises(CoordinateError, match=r"points has shape \(3,\)"):
+        flow.log_prob(HERE, condition[:1])
+    with pytest.raises(CoordinateError, match=r"places has shape \(2, 1, 3\)"):
+        train_flow(places[:2, None], condition, SETTINGS, 0)
 
 
 def test_a_flow_may_start_from_kernels(tmp_path):
@@ -156,3 +181,12 @@ def test_a_flow_may_start_from_kernels(tmp_path):
     again = SphereFlow.from_pretrained(tmp_path)
     points = sample_uniform(4, draw)
     assert torch.equal(again.log_prob(points, condition[:4]), flow.log_prob(points, condition[:4]))
+
+
+def test_numpy_precision_is_taken():
+    """float64, as NumPy and pandas give it, for places, points and conditions."""
+    condition, places = clips(20)
+    wide = replace(condition, **{name: getattr(condition, name).double() for name in ("sound", "sight", "proposal")})
+    flow, _ = train_flow(places.double(), wide, replace(SETTINGS, steps=2), 0)
+    again, _ = train_flow(places, condition, replace(SETTINGS, steps=2), 0)
+    assert torch.equal(flow.log_prob(places.double(), wide), again.log_prob(places, condition))

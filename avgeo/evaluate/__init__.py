@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from avgeo.evaluate.baselines import BaselineError, KernelDensity, best_constant, kernel_density
 from avgeo.evaluate.bootstrap import interval, resamples
-from avgeo.evaluate.headroom import headroom
+from avgeo.evaluate.headroom import distance_bits, headroom
 from avgeo.evaluate.metrics import (
     GEOSCORE_SCALE_KM,
     HALF_CIRCUMFERENCE_KM,
@@ -37,6 +37,7 @@ __all__ = [
     "compare",
     "coverage",
     "display_rows",
+    "distance_bits",
     "evaluate",
     "evaluate_rows",
     "headroom",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -32,3 +33,21 @@ def headroom(
     )
     found["beats"] = found["low"] > found["best_high"]
     return found[["row", "metric", "value", "low", "high", "best", "best_low", "best_high", "beats"]]
+
+
+def distance_bits(reached: Mapping[str, float], ceiling: pd.DataFrame, protocol: str = "new places") -> pd.DataFrame:
+    """How far mean log scores are from the ceiling, in bits, and how much of that is information in the clips.
+
+    `reached` is by sense, in bits against the uniform law. The ceiling knows the list of sites, at one of which every
+    clip was recorded; a model that knows only the clip cannot make up for it. Columns sense, ceiling, reached,
+    distance, sites (what that list is worth) and information (the rest).
+    """
+    best = ceiling[ceiling["protocol"] == protocol].set_index(["sense", "metric"])["value"]
+    rows = []
+    for sense, own in reached.items():
+        if (sense, "log_score") not in best.index:
+            raise EvaluateError(f"ceiling has no log_score of sense {sense!r} in protocol {protocol!r}")
+        top = (best[sense, "log_score"] + math.log(4 * math.pi)) / math.log(2)
+        sites = top - best[sense, "information_bits"]
+        rows.append((sense, top, own, top - own, sites, top - own - sites))
+    return pd.DataFrame(rows, columns=pd.Index(["sense", "ceiling", "reached", "distance", "sites", "information"]))

@@ -1,8 +1,8 @@
 """Riemannian flow matching on the sphere: a conditional density over the Earth, and what to ask of it."""
 
-from avgeo.flow.base import Base, Uniform, VmfMixture
+from avgeo.flow.base import Base, Uniform
 from avgeo.flow.cells import CellDensity, Cells, PosteriorError, refine
-from avgeo.flow.density import SphereFlow, Summary, point_estimate, summarize, total_probability
+from avgeo.flow.density import SphereFlow, point_estimate, total_probability
 from avgeo.flow.kernels import DensityError, KernelMixture, fit_kernels, fit_plain
 from avgeo.flow.likelihood import grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.mixture import fit_vmf_mixture
@@ -43,10 +43,8 @@ __all__ = [
     "Share",
     "SolverError",
     "SphereFlow",
-    "Summary",
     "Uniform",
     "VelocityField",
-    "VmfMixture",
     "credible_regions",
     "drop_modalities",
     "energy_score",
@@ -76,7 +74,6 @@ __all__ = [
     "sample_times",
     "sampled_areas",
     "scatter",
-    "summarize",
     "time_grid",
     "total_probability",
     "train_flow",

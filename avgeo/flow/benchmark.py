@@ -1,7 +1,8 @@
-"""Reading the Earth benchmark's run card (`benchmarks/earth.py`): tables, and what may be concluded from them.
+"""Reading the run cards of densities: tables, and what may be concluded from them.
 
-Scores are negative log-likelihoods of test places, nats a place with respect to the unit sphere's area: lower is
-better. Intervals are t-intervals over seeds (95 %), of differences over splits in pairs.
+Scores of the Earth benchmark (`benchmarks/earth.py`) are negative log-likelihoods of test places, nats a place with
+respect to the unit sphere's area: lower is better. Intervals are t-intervals over seeds (95 %), of differences over
+splits in pairs.
 """
 
 from __future__ import annotations
@@ -86,6 +87,37 @@ def concluded(card: Card, method: str, key: str = "minus_plain") -> str:
         said[("better" if row["difference"] < 0 else "worse") if clear else "not apart"].append(str(row["set"]))
     told = [f"{word} on {', '.join(sets)}" for word, sets in said.items() if sets]
     return f"{method} against {other}: {'; '.join(told)}."
+
+
+_FITTED = {"as trained": "as trained", "log_score": "best log score", "coverage": "best coverage"}
+
+
+def calibrated(card: Card) -> pd.DataFrame:
+    """Of `benchmarks/calibration.py`: how often (%) each region held the truth, as trained and recalibrated."""
+    rows = []
+    for sense, told in card["result"]["senses"].items():
+        for name, label in _FITTED.items():
+            this = told[name]
+            row = {"shown": sense, "fitted for": label}
+            row |= {"T": f"{this.get('temperature', 1):.2f}", "ε": f"{this.get('floor', 0):.3f}"}
+            for level in this["coverage"]:
+                observed, low, high = (100 * level[key] for key in ("observed", "low", "high"))
+                row[f"{level['nominal']:.0%}"] = f"{observed:.1f} [{low:.0f}, {high:.0f}]"
+            bits = this["bits"]
+            rows.append(row | {"bits": f"{bits['value']:.2f} [{bits['low']:.2f}, {bits['high']:.2f}]"})
+    return pd.DataFrame(rows)
+
+
+def farthest_off(card: Card) -> dict[str, float]:
+    """By what was fitted ("as trained", "log_score", "coverage"): the region farthest off what it claims, in points."""
+    return {
+        name: max(
+            100 * abs(level["observed"] - level["nominal"])
+            for told in card["result"]["senses"].values()
+            for level in told[name]["coverage"]
+        )
+        for name in _FITTED
+    }
 
 
 def _part(card: Card, key: str, protocol: str, methods: Sequence[str] | None) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from avgeo.sphere import check_points
+
 LogDensity = Callable[[Float64[Tensor, "n 3"]], Float[Tensor, " n"]]
 """Unit vectors (n, 3), float64, to log densities (n,) in nats with respect to the unit sphere's area."""
 
@@ -117,8 +119,10 @@ def refine(
     positive, sum to at most `tolerance` of the whole. A cell's error is estimated from the last quartering
     (Richardson), or, where the density falls off steeply from a cell beside it, from what it may hide. Without
     `samples` a peak much narrower than the first cells is missed beside a broad one: give some of the density's own.
-    Raises `PosteriorError` on NaN and beyond `limit` evaluations.
+    Raises `PosteriorError` on NaN and beyond `limit` evaluations, `CoordinateError` for samples off the sphere.
     """
+    if samples is not None:
+        check_points(samples, "samples")
     cells = even_cells(count)
     parents = _values(log_prob, cells)
     spent = len(cells)
@@ -157,7 +161,7 @@ def refine(
 
 
 def _values(log_prob: LogDensity, cells: Cells) -> Float64[Tensor, " n"]:
-    values = log_prob(cells.points).double()
+    values = log_prob(cells.points).cpu().double()
     if values.shape != (len(cells),):
         raise PosteriorError(f"log_prob returned shape {tuple(values.shape)} for {len(cells)} points: one value each")
     if bool((values.isnan() | (values == math.inf)).any()):

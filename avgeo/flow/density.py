@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from avgeo.flow.base import Base, Uniform
 from avgeo.flow.cells import CellDensity, refine
 from avgeo.flow.likelihood import draw_probes, grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.network import Condition, ConditionEncoder, VelocityField
-from avgeo.flow.posterior import entropy_bits
-from avgeo.flow.regions import sampled_areas
 from avgeo.flow.solver import integrate
 from avgeo.paths import write_text
 from avgeo.profiles import FlowSettings
@@ -67,7 +65,7 @@ class SphereFlow(nn.Module):
         start = self.base.sample(len(condition) * n, torch.Generator().manual_seed(seed)).to(self.field.frequencies)
         owner = torch.arange(len(condition)).repeat_interleave(n)
         places = [
-            integrate(field, start[rows], steps or self.settings.solver_steps)
+            integrate(field, start[rows], self._steps(steps))
             for rows, field in self._fields(condition, owner, guidance)
         ]
         return torch.cat([*places, start[:0]]).reshape(len(condition), n, 3)
@@ -99,9 +97,7 @@ class SphereFlow(nn.Module):
         out = []
         for rows, field in self._fields(condition, owner, guidance):
             divergence = field.with_divergence if probes is None else hutchinson(field.with_divergence, probes[rows])
-            found = log_likelihood(
-                field, divergence, points[rows], steps or self.settings.solver_steps, base=self.base.log_prob
-            )
+            found = log_likelihood(field, divergence, points[rows], self._steps(steps), base=self.base.log_prob)
             out.append(found)
         return torch.cat([*out, points[:0, 0]])
 
@@ -114,7 +110,7 @@ class SphereFlow(nn.Module):
         From the probability that flows into every cell (`avgeo.flow.likelihood.grid_probabilities`): half the cost of
         `log_prob` there, and no peak falls between the points.
         """
-        steps, like = steps or self.settings.solver_steps, self.field.frequencies
+        steps, like = self._steps(steps), self.field.frequencies
         found = [
             grid_probabilities(field, count, steps, base=self.base.log_prob, like=like)
             for _, field in self._fields(condition, torch.arange(len(condition)), guidance, chunk=1)
@@ -143,9 +139,8 @@ class SphereFlow(nn.Module):
             raise ValueError(f"condition has {len(condition)} clips: cells are of one")
         return refine(log_prob, samples, tolerance=tolerance, cell_mass=2e-3, limit=_CELL_LIMIT)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.field.frequencies.device
+    def _steps(self, steps: int | None) -> int:
+        return self.settings.solver_steps if steps is None else steps
 
     def _fields(
         self, condition: Condition, owner: Tensor, guidance: float, chunk: int = _CHUNK
@@ -154,8 +149,8 @@ class SphereFlow(nn.Module):
         if not (math.isfinite(guidance) and guidance >= 0):
             raise ValueError(f"guidance must be a number of at least 0, got {guidance}")
         condition.check(self.sounds, self.sights)
-        code = self.encoder(condition.to(self._device))
-        free = None if guidance == 1 else self.encoder(condition[:1].only().to(self._device))
+        code = self.encoder(condition)
+        free = None if guidance == 1 else self.encoder(condition[:1].only())
         for start in range(0, len(owner), chunk):
             rows = slice(start, min(start + chunk, len(owner)))
             clips, which = owner[rows].unique(return_inverse=True)
@@ -215,29 +210,9 @@ class _Guided:
         return found if len(code) == 1 else found[self.owner]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One posterior in a few numbers: a point, credible regions (mass, area in km²) and its entropy in bits."""
-
-    estimate: Tensor
-    regions: list[tuple[float, float]]
-    entropy_bits: float
-
-
 def point_estimate(samples: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch 3"]:
     """The geodesic median of the samples: the place with least expected distance in km."""
     return geodesic_median(samples)
-
-
-def summarize(
-    samples: Float[Tensor, "n 3"], log_prob: Float[Tensor, " n"], masses: Sequence[float] = (0.5, 0.9)
-) -> Summary:
-    """Point, highest-density regions and entropy from samples and their own log densities, at any resolution.
-
-    `avgeo.flow.regions.sampled_areas` and `avgeo.flow.posterior.entropy_bits` say how, and give the standard errors.
-    """
-    regions = [(mass, area.value) for mass, area in sampled_areas(log_prob, masses)]
-    return Summary(point_estimate(samples), regions, entropy_bits(log_prob).value)
 
 
 def total_probability(
@@ -254,8 +229,10 @@ def total_probability(
     The proposal is half uniform, half vMF kernels of three widths around samples of the flow itself, because a grid
     misses a density that is sharper than its cells.
     """
+    if count < 10:
+        raise ValueError(f"count must be at least 10, got {count}")
     draw = torch.Generator().manual_seed(seed)
-    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps, guidance=guidance)[0]
+    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps, guidance=guidance)[0].cpu()
     kappas = (30.0, 1e3, 3e4)
     picked = centers[torch.randint(len(centers), (count // 2,), generator=draw)]
     near = torch.cat([sample_vmf(part, kappa, draw) for part, kappa in zip(picked.chunk(3), kappas, strict=True)])
@@ -266,5 +243,6 @@ def total_probability(
     ]
     uniform = torch.full((count,), uniform_log_density())
     log_proposal = torch.logaddexp(uniform, torch.logsumexp(torch.stack(kernels), 0)) + math.log(0.5)
-    ratio = torch.exp(flow.log_prob(points, condition, steps=steps, guidance=guidance) - log_proposal)
+    log_prob = flow.log_prob(points, condition, steps=steps, guidance=guidance).cpu()
+    ratio = torch.exp(log_prob - log_proposal)
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))

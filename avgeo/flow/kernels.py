@@ -21,11 +21,12 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from avgeo.flow.base import Base
-from avgeo.sphere import EARTH_RADIUS_KM, SPHERE_AREA, normalize, sample_uniform, tangent_frame
+from avgeo.sphere import EARTH_RADIUS_KM, SPHERE_AREA, check_points, normalize, sample_uniform, tangent_frame
 
 SMALLEST_KM = 0.5
 """Default least standard deviation of a kernel, km: places seen twice would ask for none at all."""
 
+_NARROWEST, _WIDEST = 1e-14, 1e4  # rad²: 1 - cos θ keeps no digit below; flat to 1e-4 above, and slow to draw from
 _NEGLIGIBLE = 45.0  # a kernel whose exponent is beyond this is left out: e⁻⁴⁵ of its peak
 _LEAF = 64  # points for which kernels are summed at once
 _HELD = 2**11  # kernels for which they are: 1 MB, which stays in the processor's cache
@@ -141,12 +142,25 @@ class KernelMixture(Base):
         weight: Float[Tensor, " n"],
     ) -> None:
         super().__init__()
+        count = len(center)
+        shapes = [tuple(tensor.shape) for tensor in (axis, variance, weight)]
+        if center.shape != (count, 3) or shapes != [(count, 3), (count, 2), (count,)]:
+            raise DensityError(
+                f"center {tuple(center.shape)}, axis, variance and weight {shapes} must be (n, 3), (n, 3), (n, 2), (n,)"
+            )
         if not bool((variance > 0).all()) or not bool(torch.isfinite(variance).all()):
             raise DensityError("variance must be finite and above 0 (rad²): no kernel is a point; see SMALLEST_KM")
+        if not bool(((variance >= _NARROWEST) & (variance <= _WIDEST)).all()):
+            raise DensityError(
+                f"variance must lie between {_NARROWEST:g} and {_WIDEST:g} rad²: what is flat is the uniform share"
+            )
         if not bool((weight >= 0).all()) or not float(weight.sum()) <= 1 + 1e-9:
             raise DensityError("weight must be at least 0 and sum to at most 1: the rest is the uniform law's share")
-        self.register_buffer("center", unit(center))
-        self.register_buffer("axis", unit(axis))
+        center, axis = unit(center, "center"), unit(axis, "axis")
+        if not bool(((center * axis).sum(-1).abs() < 1e-4).all()):
+            raise DensityError("axis must be tangent at center: see avgeo.sphere.tangent_frame")
+        self.register_buffer("center", center)
+        self.register_buffer("axis", axis)
         self.register_buffer("variance", variance.double())
         self.register_buffer("weight", weight.double())
 
@@ -157,6 +171,8 @@ class KernelMixture(Base):
 
     def log_prob(self, points: Float[Tensor, "q 3"]) -> Float[Tensor, " q"]:
         """Log density, nats with respect to the unit sphere's area; -inf where nothing reaches (never if uniform)."""
+        if not len(points):
+            return points.new_empty(0)
         part = torch.zeros(len(self.center), dtype=torch.long, device=self.center.device)
         kernels = Kernels(self.center, self.axis, self.variance)
         found = sum_kernels(unit(points).to(self.center), kernels, self.weight, part, 1)[:, 0]
@@ -180,12 +196,10 @@ class KernelMixture(Base):
         return out.to(self.center)
 
 
-def unit(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """The points in float64, of length one to the last digit; raises `DensityError` where they are not unit vectors."""
-    points = points.double()
-    if not bool(((points.norm(dim=-1) - 1).abs() < 1e-4).all()):
-        raise DensityError("points must be unit vectors (n, 3) without NaN: see avgeo.sphere.normalize, from_degrees")
-    return normalize(points)
+def unit(points: Float[Tensor, "n 3"], name: str = "points") -> Float[Tensor, "n 3"]:
+    """The points in float64, of length one to the last digit; `CoordinateError` where they are not unit vectors."""
+    check_points(points, name)
+    return normalize(points.double())
 
 
 def disc_probability(variance: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
@@ -320,7 +334,7 @@ def fit_kernels(
     Those are `val` and, k-fold, `train` itself, or some 3,000 of it. Every family has `pseudo_count` places of its own,
     the uniform law one.
     """
-    train, val, least = unit(train), unit(val), _least(smallest_km)
+    train, val, least = unit(train, "train"), unit(val, "val"), _least(smallest_km)
     kernels, share, part, likelihood = _held_out(train, val, families, folds, least, seed)
     count = torch.full_like(likelihood[0], pseudo_count)
     count[-1] = 1.0
@@ -345,7 +359,7 @@ def fit_plain(
 
     The best for the same places by which `fit_kernels` weighs, `val` and k-fold `train`; κ from `smallest_km` on.
     """
-    train, val, least = unit(train), unit(val), _least(smallest_km)
+    train, val, least = unit(train, "train"), unit(val, "val"), _least(smallest_km)
     widths_km = np.geomspace(smallest_km, max(3000, 2 * smallest_km), 40)
     families = [fixed(float(width)) for width in widths_km]
     _, _, _, likelihood = _held_out(train, val, families, folds, least, seed)

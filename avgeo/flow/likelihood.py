@@ -11,16 +11,14 @@ from jaxtyping import Float
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
+from avgeo.flow.base import Uniform
 from avgeo.flow.solver import GRADING, Field, FieldWithDivergence, SolverError, integrate, integrate_back
-from avgeo.sphere import SPHERE_AREA, check_points, fibonacci_grid, normalize, uniform_log_density
+from avgeo.sphere import CoordinateError, check_points, fibonacci_grid, normalize
 
 BaseLogProb = Callable[[Tensor], Tensor]
 """Points (n, 3) to log densities (n,), in nats with respect to the unit sphere's area."""
 
-
-def uniform_base(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """The log density of the uniform law, log 1/4π, at each point."""
-    return torch.full_like(points[:, 0], uniform_log_density())
+UNIFORM: BaseLogProb = Uniform().log_prob
 
 
 def log_likelihood(
@@ -29,7 +27,7 @@ def log_likelihood(
     points: Float[Tensor, "n 3"],
     steps: int,
     *,
-    base: BaseLogProb = uniform_base,
+    base: BaseLogProb = UNIFORM,
     method: str = "adams",
     grading: float = GRADING,
 ) -> Float[Tensor, " n"]:
@@ -39,6 +37,8 @@ def log_likelihood(
     same scheme. Raises `CoordinateError` for points that are not on the sphere.
     """
     check_points(points)
+    if points.ndim != 2:
+        raise CoordinateError(f"points has shape {tuple(points.shape)}: give rows (n, 3)")
     start, gained = integrate_back(field, with_divergence, points, steps, method=method, grading=grading)
     return base(start) - gained
 
@@ -69,14 +69,14 @@ def grid_probabilities(
     count: int,
     steps: int,
     *,
-    base: BaseLogProb | None = None,
+    base: BaseLogProb = UNIFORM,
     method: str = "adams",
     grading: float = GRADING,
     like: Tensor | None = None,
 ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, " count"]]:
     """An equal-area grid (count, 3) and the probability of each point's cell, without any divergence.
 
-    The grid's Delaunay triangles are carried back to t = 0 and weighed there by the base (None: uniform): mass is
+    The grid's Delaunay triangles are carried back to t = 0 and weighed there by the base: mass is
     conserved, so what lies in a triangle is what lay in its origin, and no peak falls between the points. A point gets
     the mean density of the triangles around it. Half the cost of `log_likelihood` on the same grid. Divide by the
     cells' area, 4π/count, for densities; none is below e^-60. Origins are triangles only as far as the map is linear
@@ -90,9 +90,7 @@ def grid_probabilities(
     corners = _triangles(grid)
     back = integrate(field, grid, steps, method=method, grading=grading, backwards=True).double()
     origin = back[corners]
-    mass = _signed_area(*origin.unbind(1)).clamp_min(0) / SPHERE_AREA
-    if base is not None:
-        mass = mass * SPHERE_AREA * torch.exp(base(normalize(origin.mean(1)).to(grid)).double())
+    mass = _signed_area(*origin.unbind(1)).clamp_min(0) * torch.exp(base(normalize(origin.mean(1)).to(grid)).double())
     weights = torch.stack([mass, _signed_area(*grid.double()[corners].unbind(1))], -1).repeat_interleave(3, 0)
     shares = torch.zeros(count, 2, dtype=torch.float64, device=grid.device).index_add(0, corners.flatten(), weights)
     density = shares[:, 0] / shares[:, 1]

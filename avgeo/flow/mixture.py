@@ -27,7 +27,7 @@ def fit_vmf_mixture(
     e^{-2κ}), at least `smallest_km` wide. The uniform law has `pseudo_count` places of its own, else it would die out.
     Raises `DensityError` for fewer places than components.
     """
-    train = unit(train)
+    train = unit(train, "train")
     if not 1 <= components <= len(train):
         raise DensityError(f"components must lie between 1 and the {len(train)} places in train, got {components}")
     least = (smallest_km / EARTH_RADIUS_KM) ** 2

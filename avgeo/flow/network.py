@@ -51,10 +51,6 @@ class Condition:
     def __getitem__(self, index: Tensor | slice) -> Condition:
         return Condition(*(getattr(self, item.name)[index] for item in fields(self)))
 
-    def to(self, device: torch.device | str) -> Condition:
-        """The same on another device."""
-        return Condition(*(getattr(self, item.name).to(device) for item in fields(self)))
-
     def only(self, *modalities: str) -> Condition:
         """The same clips with every modality but these hidden, e.g. `condition.only("sound")`; none hides all."""
         unknown = set(modalities) - set(MODALITIES)
@@ -106,12 +102,12 @@ class ConditionEncoder(nn.Module):
         )
 
     def forward(self, condition: Condition) -> Float[Tensor, "batch condition"]:
-        """One vector per clip."""
+        """One vector per clip, on the network's device and in its precision whatever the condition's."""
         parts = []
         for name in MODALITIES:
-            present = getattr(condition, f"has_{name}")[:, None]
-            encoded = getattr(self, name)(getattr(condition, name))
-            parts.append(torch.where(present, encoded, self.missing[name]))
+            missing = self.missing[name]
+            present = getattr(condition, f"has_{name}")[:, None].to(missing.device)
+            parts.append(torch.where(present, getattr(self, name)(getattr(condition, name).to(missing)), missing))
         return self.join(torch.cat(parts, dim=-1))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from avgeo.flow.cells import CellDensity, Cells, LogDensity, PosteriorError
 from avgeo.sphere import (
     angle,
+    check_points,
     exp_map,
     fibonacci_grid,
     normalize,
@@ -34,7 +35,6 @@ LabelAt = Callable[[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]], Shape
 
 _BORDER_SPLITS = 2
 _HALO_CENTRES = 64
-_UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,8 @@ def checked_log_prob(log_prob: Float[Tensor, " *n"], name: str = "log_prob") -> 
 
 
 def checked_points(points: Float[Tensor, "*n 3"], name: str = "samples") -> Float64[Tensor, "*n 3"]:
-    """The same in float64, or `PosteriorError` where they are none, or no unit vectors."""
-    if not points.numel():
-        raise PosteriorError(f"{name} is empty: give at least one unit vector")
-    if not bool(((points.double().norm(dim=-1) - 1).abs() < _UNIT_TOLERANCE).all()):
-        raise PosteriorError(f"{name} are not unit vectors: use avgeo.sphere.from_degrees or normalize")
+    """The same in float64, or `CoordinateError` where they are none, or no unit vectors."""
+    check_points(points, name)
     return points.double()
 
 

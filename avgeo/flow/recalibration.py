@@ -132,16 +132,16 @@ def hold_out(
     seed: int = 0,
 ) -> HeldOut:
     """Ask a flow about clips that it was not trained on: its density at each true place, and round its own samples."""
-    drawn = flow.sample(condition, samples, seed=seed)
+    drawn = flow.sample(condition, samples, seed=seed).cpu()
     own = _at_each(flow, drawn, condition)
     points = scatter(drawn, own, even=even, halo=halo, seed=seed)
     found = torch.cat([_at_each(flow, points.points[:, :-samples], condition), own], -1)
-    return HeldOut(flow.log_prob(truth, condition), found, points.areas(found))
+    return HeldOut(flow.log_prob(truth, condition).cpu(), found, points.areas(found))
 
 
 def _at_each(flow: SphereFlow, points: Float[Tensor, "clips n 3"], condition: Condition) -> Float[Tensor, "clips n"]:
     owner = torch.arange(len(points)).repeat_interleave(points.shape[1])
-    return flow.log_prob(points.flatten(0, 1), condition[owner]).reshape(points.shape[:2])
+    return flow.log_prob(points.flatten(0, 1), condition[owner]).cpu().reshape(points.shape[:2])
 
 
 def fit_recalibration(

@@ -17,7 +17,7 @@ from avgeo.flow.network import MODALITIES, Condition
 from avgeo.flow.path import geodesic_path, sample_times
 from avgeo.flow.transport import paired
 from avgeo.profiles import FlowSettings
-from avgeo.sphere import check_points, sample_vmf
+from avgeo.sphere import CoordinateError, check_points, sample_vmf
 
 _WARMUP_STEPS = 50
 
@@ -33,8 +33,8 @@ def drop_modalities(condition: Condition, settings: FlowSettings, generator: tor
 
 def vary(condition: Condition, settings: FlowSettings, generator: torch.Generator) -> Condition:
     """Perturb what was perceived by `noise`: louder or softer atoms, surer or less sure sights."""
-    gain = 1 + settings.noise * (2 * torch.rand(condition.sound.shape, generator=generator) - 1)
-    doubt = settings.noise * torch.randn(condition.sight.shape, generator=generator)
+    gain = 1 + settings.noise * (2 * torch.rand(condition.sound.shape, generator=generator) - 1).to(condition.sound)
+    doubt = settings.noise * torch.randn(condition.sight.shape, generator=generator).to(condition.sight)
     return replace(condition, sound=condition.sound * gain, sight=condition.sight + doubt)
 
 
@@ -58,9 +58,14 @@ def train_flow(
         raise ValueError("settings.transport pairs rows across conditions: set it to 0 where something is known")
     condition.check(condition.sound.shape[-1], condition.sight.shape[-1])
     check_points(places, "places")
+    if places.ndim != 2:
+        raise CoordinateError(f"places has shape {tuple(places.shape)}: give rows (count, 3)")
+    places = places.float()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     draw = torch.Generator().manual_seed(seed)
-    flow = SphereFlow(settings, condition.sound.shape[-1], condition.sight.shape[-1], seed, base).to(device)
+    flow = SphereFlow(settings, condition.sound.shape[-1], condition.sight.shape[-1], seed, copy.deepcopy(base)).to(
+        device
+    )
     average = copy.deepcopy(flow).requires_grad_(False)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.SequentialLR(
@@ -74,7 +79,7 @@ def train_flow(
     history = []
     for step in tqdm(range(settings.steps), desc="flow matching", unit="step", disable=None):
         index = torch.randint(len(places), (settings.batch,), generator=draw)
-        shown = drop_modalities(vary(condition[index], settings, draw), settings, draw).to(device)
+        shown = drop_modalities(vary(condition[index], settings, draw), settings, draw)
         code = flow.encoder(shown).repeat_interleave(settings.times_per_clip, 0)
         end = places[index].repeat_interleave(settings.times_per_clip, 0)
         end = sample_vmf(end, settings.jitter_kappa, draw)
