@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from avgeo.flow.kernels import Family, KernelMixture, fit_kernels, fit_plain, fixed, neighbours
+from avgeo.flow.kernels import Family, KernelMixture, fit_kernels, fit_plain
 from avgeo.flow.mixture import fit_vmf_mixture
 
 
@@ -53,19 +53,3 @@ def few_vmf(train: Tensor, val: Tensor, seed: int) -> KernelMixture:
     counts = (10, 30, 100) if len(train) < 1000 else (100, 300)
     fitted = [fit_vmf_mixture(train, count, seed=seed) for count in counts]
     return max(fitted, key=lambda mixture: float(mixture.log_prob(val).mean()))
-
-
-def proposal(density: Sampled, draw: torch.Generator) -> KernelMixture:
-    """A law as sharp as the density and a little wider, from which importance sampling draws.
-
-    Of kernels, the same ones with variances a quarter larger; of a flow, kernels round draws of its own.
-    """
-    if isinstance(density, KernelMixture):
-        left = 0.98 * density.weight
-        return KernelMixture(density.center, density.axis, 1.25 * density.variance, left)
-    drawn = density.sample(3000, draw)
-    made = [family(drawn, 1e-4) for family in (fixed(100.0), fixed(400.0), neighbours(3, 0.7), neighbours(10, 0.7))]
-    center, axis, variance = (
-        torch.cat([getattr(one, name) for one in made]) for name in ("center", "axis", "variance")
-    )
-    return KernelMixture(center, axis, variance, torch.full_like(variance[:, 0], 0.9 / len(center)))

@@ -154,7 +154,7 @@ def test_a_card_is_read_and_concluded_from() -> None:
     ]  # fmt: skip
     cells = [
         {"method": "flow", "set": "fire", "fit_cpu_min": minutes, "integral": {
-            "grid": 1 - minutes / 1000, "grid_points": 9, "sampling": 1.02, "sampling_se": 0.01,
+            "grid": 1 - minutes / 1000, "evaluations": 9, "sampling": 1.02, "sampling_se": 0.01,
         }} for minutes in (0.5, 2.0)
     ]  # fmt: skip
     summary = [{"mean": item["difference"], **item, "protocol": "raw"} for item in minus]

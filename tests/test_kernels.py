@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from avgeo.flow.integral import integral_by_grid, integral_by_sampling
+from avgeo.flow.integral import integral
 from avgeo.flow.kernels import (
     BRIDGES,
     FAMILIES,
@@ -188,23 +188,20 @@ def test_a_mixture_survives_storing_and_draws_what_it_says() -> None:
     assert float(near.double().mean()) == pytest.approx(0.25, abs=0.03)
 
 
-def test_both_integrals_are_one_and_tell_when_not() -> None:
+@pytest.mark.parametrize("factor", [1.0, 1.05])
+def test_both_integrals_are_one_and_tell_when_not(factor: float) -> None:
     model = mixture(20)
-    grid, asked = integral_by_grid(model.log_prob, model.center)
-    assert abs(grid - 1) < 3e-3 and asked > 10_000
-    assert integral_by_grid(lambda y: model.log_prob(y) + math.log(1.05), model.center)[0] == pytest.approx(
-        1.05, abs=3e-3
-    )
-    wide = KernelMixture(model.center, model.axis, 1.25 * model.variance, model.weight * 0.98)
-    for factor in (1.0, 1.05):
-        draw = torch.Generator().manual_seed(0)
-        mean, error = integral_by_sampling(lambda y, f=factor: model.log_prob(y) + math.log(f), wide, 20_000, draw)
-        assert error < 2e-3 and abs(mean - factor) < 4 * error
+    own = torch.cat([model.center, model.sample(500, torch.Generator().manual_seed(1))])
+    found = integral(lambda y: model.log_prob(y) + math.log(factor), own, count=20_000)
+    assert found.grid == pytest.approx(factor, abs=1e-3)
+    assert found.sampling_se < 4e-3 and abs(found.sampling - factor) < 4 * found.sampling_se
+    assert found.evaluations > 25_000
 
 
-def test_the_grid_finds_a_spike() -> None:
+def test_both_integrals_find_a_spike() -> None:
     spike = one(spread(1, 9)[0], LEAST, LEAST)
-    assert integral_by_grid(spike.log_prob, spike.center)[0] == pytest.approx(1, abs=0.02)
+    found = integral(spike.log_prob, spike.sample(300, torch.Generator().manual_seed(0)))
+    assert found.grid == pytest.approx(1, abs=1e-3) and abs(found.sampling - 1) < 4 * found.sampling_se
 
 
 # --- families ---

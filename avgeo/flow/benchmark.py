@@ -62,8 +62,8 @@ def leaked(card: Card) -> pd.DataFrame:
 
 
 def integrals(card: Card) -> pd.DataFrame:
-    """∫p of the densities that were checked: by method, how many, the farthest from 1 by the grid (and after how many
-    evaluations), the farthest by importance sampling, and that in its standard errors.
+    """∫p of the densities that were checked: by method, how many, the farthest from 1 by the grid, the farthest by
+    importance sampling, that in its standard errors, and the most evaluations.
     """
     checked = [cell for cell in card["result"]["cells"] if "integral" in cell]
     rows = []
@@ -72,9 +72,9 @@ def integrals(card: Card) -> pd.DataFrame:
         off = (found["sampling"] - 1).abs()
         told = {"method": method, "densities": len(found)}
         told |= {"grid: farthest from 1": float((found["grid"] - 1).abs().max())}
-        told |= {"grid: evaluations": int(found["grid_points"].max())}
         told |= {"sampling: farthest from 1": float(off.max())}
-        rows.append(told | {"in standard errors": float((off / found["sampling_se"]).max())})
+        told |= {"in standard errors": float((off / found["sampling_se"]).max())}
+        rows.append(told | {"evaluations": int(found["evaluations"].max())})
     return pd.DataFrame(rows)
 
 

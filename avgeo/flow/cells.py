@@ -48,8 +48,13 @@ class Cells:
     @property
     def points(self) -> Float64[Tensor, "n 3"]:
         """Each cell's middle (by area), unit vectors."""
+        middle = torch.full((len(self),), 0.5, dtype=torch.float64)
+        return self.inside(middle, middle)
+
+    def inside(self, across: Float64[Tensor, " n"], up: Float64[Tensor, " n"]) -> Float64[Tensor, "n 3"]:
+        """A point of each cell, at these shares of the way from west to east and from south to north, by area."""
         west, east, south, north = self.bounds.unbind(-1)
-        return _unit((west + east) / 2, (south + north) / 2)
+        return _unit(west + across * (east - west), south + up * (north - south))
 
     def quartered(self) -> Cells:
         """Every cell in four of a quarter of its area, as square as can be; those of cell i at 4i to 4i + 3."""
@@ -82,9 +87,8 @@ class CellDensity:
         """`n` places: a cell by its mass, and a place in it by area."""
         draw = torch.Generator().manual_seed(seed)
         mass = torch.softmax(self.log_prob + self.cells.area.log(), 0)
-        west, east, south, north = self.cells.bounds[torch.multinomial(mass, n, True, generator=draw)].unbind(-1)
-        across, up = torch.rand(2, n, generator=draw, dtype=torch.float64)
-        return _unit(west + across * (east - west), south + up * (north - south))
+        chosen = Cells(self.cells.bounds[torch.multinomial(mass, n, True, generator=draw)])
+        return chosen.inside(*torch.rand(2, n, generator=draw, dtype=torch.float64))
 
 
 def even_cells(count: int) -> Cells:
@@ -135,8 +139,8 @@ def refine(
     while True:
         log_mass = values + cells.area.log()
         whole = torch.logsumexp(log_mass, 0)
-        if torch.isneginf(whole):
-            raise PosteriorError("log_prob is -inf at every cell: give samples, so that the cells find the mass")
+        nowhere = bool(torch.isneginf(whole))  # yet: the cells that hold samples are cut until it is found
+        whole = torch.zeros(()) if nowhere else whole
         split = (log_mass - whole).exp() > cell_mass
         if owner is not None:
             split |= torch.bincount(owner, minlength=len(cells)) > _SAMPLES_IN_CELL
@@ -144,6 +148,8 @@ def refine(
         split |= _worst((torch.maximum(error, unseen) - whole).exp(), tolerance)
         split &= cells.area > _LEAST_AREA
         if not bool(split.any()):
+            if nowhere:
+                raise PosteriorError("log_prob is -inf at every cell: give samples, so that the cells find the mass")
             return CellDensity(cells, values, spent)
         spent += 4 * int(split.sum())
         if spent > limit:

@@ -16,19 +16,13 @@ from torch import Tensor, nn
 
 from avgeo.flow.base import Base, Uniform
 from avgeo.flow.cells import CellDensity, refine
+from avgeo.flow.integral import Integral, integral
 from avgeo.flow.likelihood import draw_probes, grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.network import Condition, ConditionEncoder, VelocityField
 from avgeo.flow.solver import integrate
 from avgeo.paths import write_text
 from avgeo.profiles import FlowSettings
-from avgeo.sphere import (
-    SPHERE_AREA,
-    geodesic_median,
-    sample_uniform,
-    sample_vmf,
-    uniform_log_density,
-    vmf_log_prob,
-)
+from avgeo.sphere import SPHERE_AREA, geodesic_median
 
 _WEIGHTS = "flow.safetensors"
 _CONFIG = "config.json"
@@ -223,26 +217,11 @@ def total_probability(
     seed: int = 0,
     steps: int | None = None,
     guidance: float = 1.0,
-) -> tuple[float, float]:
-    """∫ p dA for one clip by importance sampling, and its standard error: it must be 1 on every trained model.
+) -> Integral:
+    """∫ p dA for one clip (`avgeo.flow.integral`): it must be 1 on every trained model."""
 
-    The proposal is half uniform, half vMF kernels of three widths around samples of the flow itself, because a grid
-    misses a density that is sharper than its cells.
-    """
-    if count < 10:
-        raise ValueError(f"count must be at least 10, got {count}")
-    draw = torch.Generator().manual_seed(seed)
-    centers = flow.sample(condition, 256, seed=seed + 1, steps=steps, guidance=guidance)[0].cpu()
-    kappas = (30.0, 1e3, 3e4)
-    picked = centers[torch.randint(len(centers), (count // 2,), generator=draw)]
-    near = torch.cat([sample_vmf(part, kappa, draw) for part, kappa in zip(picked.chunk(3), kappas, strict=True)])
-    points = torch.cat([sample_uniform(count - len(near), draw), near])
-    kernels = [
-        torch.logsumexp(vmf_log_prob(points[:, None], centers[None], kappa), -1) - math.log(len(centers) * len(kappas))
-        for kappa in kappas
-    ]
-    uniform = torch.full((count,), uniform_log_density())
-    log_proposal = torch.logaddexp(uniform, torch.logsumexp(torch.stack(kernels), 0)) + math.log(0.5)
-    log_prob = flow.log_prob(points, condition, steps=steps, guidance=guidance).cpu()
-    ratio = torch.exp(log_prob - log_proposal)
-    return float(ratio.mean()), float(ratio.std() / math.sqrt(count))
+    def log_prob(points: Tensor) -> Tensor:
+        return flow.log_prob(points, condition, steps=steps, guidance=guidance)
+
+    samples = flow.sample(condition, 256, seed=seed, steps=steps, guidance=guidance)[0]
+    return integral(log_prob, samples, count=count, seed=seed)

@@ -1,113 +1,74 @@
-"""Does a density integrate to one? Two answers that share nothing: an equal-area grid that refines itself, and chance.
-
-A density learned from data may have spikes of a kilometre, which no even grid of the Earth sees: the cells here (equal
-areas dz dλ, by Archimedes' hat-box theorem) are cut in four wherever places were seen or cutting changes the sum.
-"""
+"""Does a density integrate to one? Asked at fixed points of cells that it has refined itself, and by chance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
-from avgeo.flow.base import Base
-from avgeo.sphere import EARTH_RADIUS_KM
+from avgeo.flow.cells import CellDensity, Cells, LogDensity, refine
 
-LogProb = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
-"""Log density in nats with respect to the unit sphere's area."""
-
-_BANDS = 48
-_LEAST_KM = 0.01
-_NEAR = 2.0  # a cell is fine enough when the places nearest to it are this many times as far as its corners
+_GAUSS = (0.5 - 0.5 / math.sqrt(3), 0.5 + 0.5 / math.sqrt(3))
+_UNIFORM = 0.1  # of the draws: what the cells have missed altogether is not missed by all of these
 
 
-def integral_by_grid(
-    log_prob: LogProb, places: Float[Tensor, "n 3"], *, finest_km: float = 1.0, tolerance: float = 3e-6, seed: int = 0
-) -> tuple[float, int]:
-    """(∫p dA, how often the density was asked for): cells of known area, the density at a random point of each and at
-    the point opposite, so that slopes cancel.
+@dataclass(frozen=True)
+class Integral:
+    """∫p dA twice: `grid` by cells, `sampling` by importance sampling with its standard error; and what that cost."""
 
-    A cell is cut while it is longer than `finest_km` and near one of `places`, or while cutting it last changed its
-    share of the integral by more than `tolerance`. The points are drawn when all cells are cut: sums that had a say in
-    where to cut are biased, as cells whose spike was missed are not cut.
+    grid: float
+    sampling: float
+    sampling_se: float
+    evaluations: int
+
+
+def integral(
+    log_prob: LogDensity,
+    samples: Float[Tensor, "m 3"],
+    *,
+    count: int = 4000,
+    seed: int = 0,
+    tolerance: float = 0.03,
+    limit: int = 1_000_000,
+) -> Integral:
+    """∫p dA on cells that hold at most a thousandth each (`refine` to `tolerance`), and by `count` draws.
+
+    `samples` of the density lead the cells to its peaks. Raises `ValueError` for fewer than 10 draws.
     """
-    tree = KDTree(places.double().cpu().numpy())
-    z, turn = np.linspace(-1, 1, _BANDS + 1), np.linspace(-math.pi, math.pi, 2 * _BANDS + 1)
-    cells = np.array([(*band, *sector) for band in pairwise(z) for sector in pairwise(turn)])
-    density = _density(log_prob, cells, 0.5)
-    done, asked = [], len(cells)
-    changed = np.ones(len(cells), dtype=bool)  # the first cells are all cut once
-    while len(cells):
-        middle, half_km = _middles(cells)
-        near = tree.query(middle)[0] * EARTH_RADIUS_KM <= _NEAR * half_km
-        cut = changed & (half_km > _LEAST_KM) | near & (2 * half_km > finest_km)
-        done.append(cells[~cut])
-        parents, own = cells[cut], density[cut]
-        cells = _quarters(parents)
-        density = _density(log_prob, cells, 0.5)
-        asked += len(cells)
-        difference = np.abs(density.reshape(-1, 4).mean(1) - own) * _areas(parents)
-        changed = np.repeat(difference > tolerance, 4)
-    mesh = np.concatenate(done)
-    at = np.random.default_rng(seed).random((2, len(mesh)))
-    density = (_density(log_prob, mesh, at) + _density(log_prob, mesh, 1 - at)) / 2
-    return float((density * _areas(mesh)).sum()), asked + 2 * len(mesh)
+    if count < 10:
+        raise ValueError(f"count must be at least 10, got {count}")
+    guide = refine(log_prob, samples, tolerance=tolerance, limit=limit)
+    mean, error = integral_by_sampling(log_prob, guide, count, torch.Generator().manual_seed(seed))
+    asked = guide.evaluations + len(_GAUSS) ** 2 * len(guide.cells) + count
+    return Integral(integral_by_grid(log_prob, guide.cells), mean, error, asked)
+
+
+def integral_by_grid(log_prob: LogDensity, cells: Cells) -> float:
+    """∫p dA by Gauss's rule, two by two points in every cell: exact for cubics of longitude and sin(latitude).
+
+    None of them is a cell's middle, where `refine` has asked: sums that had a say in where to cut are biased, as cells
+    whose peak was missed are not cut.
+    """
+    one = torch.ones(len(cells), dtype=torch.float64)
+    values = [log_prob(cells.inside(across * one, up * one)).cpu().double() for across in _GAUSS for up in _GAUSS]
+    return float((torch.stack(values).exp().mean(0) * cells.area).sum())
 
 
 def integral_by_sampling(
-    log_prob: LogProb, proposal: Base, count: int, generator: torch.Generator
+    log_prob: LogDensity, guide: CellDensity, count: int, generator: torch.Generator
 ) -> tuple[float, float]:
-    """(∫p dA, its standard error): the mean of p/q over `count` draws from the proposal q, which must be as sharp."""
-    points = proposal.sample(count, generator)
-    ratio = torch.exp(log_prob(points).double() - proposal.log_prob(points).double())
+    """(∫p dA, its standard error): the mean of p/q over `count` draws from q, the `guide` with a tenth of uniform law.
+
+    Unbiased whatever the guide; the closer it is to p, the smaller the error.
+    """
+    area = guide.cells.area
+    mass = torch.softmax(guide.log_prob + area.log(), 0)
+    share = (1 - _UNIFORM) * mass + _UNIFORM * area / area.sum()
+    chosen = torch.multinomial(share, count, replacement=True, generator=generator)
+    across, up = torch.rand(2, count, generator=generator, dtype=torch.float64)
+    points = Cells(guide.cells.bounds[chosen]).inside(across, up)
+    ratio = torch.exp(log_prob(points).cpu().double() - (share / area).log()[chosen])
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))
-
-
-def _areas(cells: np.ndarray) -> np.ndarray:
-    return (cells[:, 1] - cells[:, 0]) * (cells[:, 3] - cells[:, 2])
-
-
-def _xyz(z: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    ring = np.sqrt(np.clip(1 - z * z, 0, None))
-    return np.stack([ring * np.cos(turn), ring * np.sin(turn), z], 1)
-
-
-def _middles(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Middles (n, 3), and the distance from there to the farthest corner, km."""
-    low, high, west, east = cells.T
-    middle = _xyz((low + high) / 2, (west + east) / 2)
-    corners = [np.linalg.norm(_xyz(z, turn) - middle, axis=1) for z in (low, high) for turn in (west, east)]
-    return middle, EARTH_RADIUS_KM * np.max(corners, axis=0)
-
-
-def _density(log_prob: LogProb, cells: np.ndarray, at: np.ndarray | float) -> np.ndarray:
-    """At the points that lie the shares `at` (2, n) of the way along the cells' sides."""
-    if not len(cells):
-        return np.zeros(0)
-    low, high, west, east = cells.T
-    north, round_ = np.broadcast_to(np.asarray(at, dtype=float), (2, len(cells)) if np.ndim(at) else (2, 1))
-    points = _xyz(low + north * (high - low), west + round_ * (east - west))
-    return torch.exp(log_prob(torch.from_numpy(points)).double()).cpu().numpy()
-
-
-def _quarters(cells: np.ndarray) -> np.ndarray:
-    """Each cell in four of equal area: two by two, or four abreast across its much longer side."""
-    low, high, west, east = cells.T
-    middle = (low + high) / 2
-    tall = np.arcsin(high.clip(-1, 1)) - np.arcsin(low.clip(-1, 1))
-    wide = (east - west) * np.sqrt(1 - middle**2)
-    out = []
-    for number in range(4):
-        i, j = divmod(number, 2)
-        shares = np.array([i / 2, (i + 1) / 2, j / 2, (j + 1) / 2])[:, None].repeat(len(cells), 1)
-        shares[:, tall > 2 * wide] = np.array([number / 4, (number + 1) / 4, 0, 1])[:, None]
-        shares[:, wide > 2 * tall] = np.array([0, 1, number / 4, (number + 1) / 4])[:, None]
-        z, turn = low + (high - low) * shares[:2], west + (east - west) * shares[2:]
-        out.append(np.stack([*z, *turn], 1))
-    return np.stack(out, 1).reshape(-1, 4)
