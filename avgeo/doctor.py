@@ -31,7 +31,8 @@ _EXTRAS = {
     "scale": ("ray",),
     "dev": ("pytest", "nbmake", "hypothesis"),
 }
-STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "predictions")
+STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "recalibration",
+          "predictions")  # fmt: skip
 _CODECS = ("libx264", "aac")
 _ROOM_GB = 5
 

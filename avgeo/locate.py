@@ -20,12 +20,15 @@ from torch import Tensor
 from avgeo import __version__
 from avgeo.artifacts import NotBuiltError
 from avgeo.clips import ClipError, MediaInfo, probe
+from avgeo.conditions import row_of
 from avgeo.curate import read_location
 from avgeo.flow import (
+    CellDensity,
     Condition,
+    Recalibration,
     SphereFlow,
     credible_regions,
-    entropy_bits,
+    grid_entropy_bits,
     grid_probability_by,
     point_estimate,
     regions_geojson,
@@ -34,6 +37,7 @@ from avgeo.gazetteer import ranked_places
 from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, sight_of, sound_of
 from avgeo.profiles import AtomSettings, get_profile
 from avgeo.reason import Reasoner, load_reasoner
+from avgeo.recalibrate import read_recalibrations
 from avgeo.sphere import distance_km, from_degrees, to_degrees
 from avgeo.world import country_at
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 60.0
 _EVIDENCE = 6
 _SHIFT_SAMPLES = 128
+_LEADING = 500  # samples that lead the cells to where the density is large
 _MASSES = (0.5, 0.9)
 _CARD = ("name", "trained_on", "keys", "commit")  # what every answer says of its model
 
@@ -55,12 +60,13 @@ class LocateError(ValueError):
 
 @dataclass(frozen=True)
 class LocateModel:
-    """A trained system: atoms, sights, reasoner and flow, with the card that says what they were trained on."""
+    """A trained system: atoms, sights, reasoner, flow and its recalibration, with the card that says of what."""
 
     atoms: AtomModel
     sights: SightModel
     reasoner: Reasoner
     flow: SphereFlow
+    recalibrations: dict[str, Recalibration]
     card: dict[str, Any]
 
     @classmethod
@@ -76,6 +82,7 @@ class LocateModel:
                 SightModel.from_pretrained(folder / "sights"),
                 load_reasoner(folder / "reasoner"),
                 SphereFlow.from_pretrained(folder / "flow"),
+                read_recalibrations(folder / "recalibration"),
                 {name: card[name] for name in _CARD} | card,
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -101,8 +108,16 @@ class LocateModel:
     @classmethod
     def of(cls, study: Pipeline) -> LocateModel:
         """The model of a pipeline, trained now where its artifacts are not there yet (unless it may `only_find`)."""
-        reasoner = load_reasoner(study.reasoner.path)
-        return cls(study.atom_model, study.sight_model, reasoner, study.sphere_flow, study.model_card())
+        recalibrations = read_recalibrations(study.recalibration.path)
+        return cls(
+            study.atom_model, study.sight_model, study.reasoner_model, study.sphere_flow, recalibrations,
+            study.model_card(),
+        )  # fmt: skip
+
+    def density(self, condition: Condition, *, seed: int = 0) -> CellDensity:
+        """The recalibrated density of one clip's place on cells, from which everything in a `Posterior` is read."""
+        places = self.flow.sample(condition, _LEADING, seed=seed)[0]
+        return self.recalibrations[row_of(condition)].apply(self.flow.cell_density(condition, places))
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Where a clip was recorded, how sure that is, and why. Samples are unit vectors (n, 3)."""
+    """Where a clip was recorded, how sure that is, and why.
+
+    All but the evidence is read off one law, the recalibrated density on `cells`, of which `samples` (n, 3) are draws.
+    """
 
     latitude_deg: float
     longitude_deg: float
@@ -134,7 +152,7 @@ class Posterior:
     model: dict[str, Any]
     input: dict[str, Any]
     samples: Tensor = field(repr=False)
-    log_prob: Tensor = field(repr=False)
+    cells: CellDensity = field(repr=False)
     outlines: list[dict[str, Any]] = field(repr=False)
     embedded: Embedded = field(repr=False)
     condition: Condition = field(repr=False)
@@ -163,6 +181,12 @@ class Posterior:
             },
             "input": self.input,
         }
+
+    def grid(self) -> tuple[np.ndarray, ...]:
+        """(latitude_deg, longitude_deg, log_prob, area) of the cells, as `avgeo.plots.density_map` draws them."""
+        latitude, longitude = to_degrees(self.cells.cells.points)
+        parts = latitude, longitude, self.cells.log_prob, self.cells.cells.area
+        return tuple(part.numpy() for part in parts)
 
     def geojson(self) -> dict[str, Any]:
         """Credible regions, a thousand posterior samples and the estimate as a GeoJSON FeatureCollection."""
@@ -212,10 +236,9 @@ def locate(
     answer, proposal = _ask(model, codes, embedded)
     condition = _condition(model, codes, embedded, proposal)
 
-    places = model.flow.sample(condition, samples, seed=seed)[0]
-    log_prob = model.flow.log_prob(places, condition)
+    cells = model.density(condition, seed=seed)
+    places = cells.sample(samples, seed=seed).float()
     estimate = point_estimate(places)
-    cells = model.flow.cell_density(condition, places)
     regions = credible_regions(cells.log_prob, cells.cells.area, _MASSES)
     countries = grid_probability_by(cells, country_at)
     latitude, longitude = (float(part) for part in to_degrees(estimate))
@@ -224,7 +247,7 @@ def locate(
         latitude_deg=latitude,
         longitude_deg=longitude,
         regions=[(region.mass, region.area_km2) for region in regions],
-        entropy_bits=entropy_bits(log_prob).value,
+        entropy_bits=grid_entropy_bits(cells.log_prob, cells.cells.area),
         places=ranked_places(places),
         countries=[{"name": share.name, "probability": share.probability} for share in countries],
         evidence=_weigh(model, condition, estimate, atoms, info.duration_s, seed),
@@ -239,7 +262,7 @@ def locate(
             "seconds_used": min(info.duration_s, max_s),
         },
         samples=places,
-        log_prob=log_prob,
+        cells=cells,
         outlines=regions_geojson(cells, regions),
         embedded=embedded,
         condition=condition,
@@ -305,6 +328,7 @@ def _weigh(
 ) -> list[Evidence]:
     """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and ask the flow again.
 
+    The flow is asked as trained: a recalibration belongs to what is shown, and would differ from one to the next.
     The reasoner's answer, where there is one, is held fixed: what it made of the evidence is not taken back.
     Both estimates of a shift come from the same random numbers, so that evidence without effect shifts by 0 km.
     """

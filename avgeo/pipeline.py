@@ -20,6 +20,7 @@ import torch
 
 from avgeo.artifacts import Artifact, build
 from avgeo.atlas import write_atlas
+from avgeo.conditions import SHOWN, told
 from avgeo.engine import default_workers
 from avgeo.evaluate import best_constant, kernel_density
 from avgeo.flow import Condition, SphereFlow, point_estimate, train_flow
@@ -39,7 +40,8 @@ from avgeo.perceive import (
     visible_sources,
 )
 from avgeo.profiles import Profile
-from avgeo.reason import load_reasoner, train_reasoner
+from avgeo.reason import Reasoner, load_reasoner, train_reasoner
+from avgeo.recalibrate import FIRST_SEED, POINTS, fresh_world, recalibrate
 from avgeo.sphere import from_degrees, to_degrees
 from avgeo.world import simulate
 from avgeo.world.ceiling import ceiling, fresh_ceiling
@@ -54,19 +56,11 @@ WORLD_TABLES = (
     "natural_earth/shapefiles/natural_earth/physical/ne_110m_lakes.shp",
 )
 
-ROWS = {
-    "sound only": ("sound",),
-    "sight only": ("sight",),
-    "both": ("sound", "sight"),
-    "both + proposal": ("sound", "sight", "proposal"),
-}
-"""The conditional rows of the evaluation: what the same flow is shown."""
-
-SENSES = {row: shown[0] if len(shown) == 1 else "both" for row, shown in ROWS.items()}
+SENSES = {row: shown[0] if len(shown) == 1 else "both" for row, shown in SHOWN.items()}
 SENSES |= {"constant": "both", "reasoner alone": "both"}
 """What the Bayes ceiling of each row of the evaluation may know."""
 
-MODEL_PARTS = ("atoms", "sights", "reasoner", "flow")
+MODEL_PARTS = ("atoms", "sights", "reasoner", "flow", "recalibration")
 """The artifacts that locating a clip needs."""
 
 
@@ -155,7 +149,21 @@ class Pipeline:
         return build(
             "flow", self._make_flow, settings=self.profile.flow, seed=self.seed,
             inputs={"atoms": self.atoms, "sights": self.sights, "proposals": self.proposals},
-            code=("flow", "sphere", "pipeline"), only_find=self.only_find,
+            code=("conditions", "flow", "sphere", "pipeline"), only_find=self.only_find,
+        )  # fmt: skip
+
+    @cached_property
+    def fresh(self) -> Pipeline:
+        """A smaller world of other places, by which the flow is recalibrated."""
+        return fresh_world(self, FIRST_SEED + self.seed, places=self.profile.evaluate.calibration_places)
+
+    @cached_property
+    def recalibration(self) -> Artifact:
+        """Temperature and floor of every row, fitted on the fresh world."""
+        return build(
+            "recalibration", lambda out: recalibrate(self, self.fresh, out), settings=POINTS, seed=self.seed,
+            inputs={"flow": self.flow, "fresh": self.fresh.features}, code=("conditions", "flow", "recalibrate"),
+            only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property
@@ -163,7 +171,8 @@ class Pipeline:
         """Every row's point and log density for every test clip."""
         return build(
             "predictions", self._make_predictions, settings=self.profile.flow, seed=self.seed,
-            inputs={"flow": self.flow}, code=("flow", "sphere", "evaluate", "pipeline"), only_find=self.only_find,
+            inputs={"flow": self.flow}, code=("conditions", "evaluate", "flow", "sphere", "pipeline"),
+            only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property
@@ -238,21 +247,15 @@ class Pipeline:
 
     def condition(self, rows: np.ndarray) -> Condition:
         """What the flow may know of these clips; clips the reasoner was trained on come without its proposal."""
-        table = pd.read_parquet(self.proposals.path / "proposals.parquet").iloc[rows]
-        parsed = table["parsed"].to_numpy(bool)
-        where = from_degrees(
-            *(torch.tensor(table[name].fillna(0.0).to_numpy(np.float32)) for name in ("latitude_deg", "longitude_deg"))
-        )
+        proposals = pd.read_parquet(self.proposals.path / "proposals.parquet").iloc[rows]
         unseen = self.manifest["split"].iloc[rows].ne("train").to_numpy()
-        known = torch.ones(len(rows), dtype=torch.bool)
-        return Condition(
-            sound=torch.from_numpy(self.atom_model.sound_vector(self.codes[rows])),
-            sight=torch.from_numpy(self.sight_model.look(self.embedded.frames[rows])),
-            proposal=where,
-            has_sound=known,
-            has_sight=known,
-            has_proposal=torch.from_numpy(parsed & unseen),
-        )
+        frames = self.embedded.frames[rows]
+        return told(self.atom_model, self.sight_model, self.codes[rows], frames, proposals, unseen)
+
+    @cached_property
+    def reasoner_model(self) -> Reasoner:
+        """The trained language model."""
+        return load_reasoner(self.reasoner.path)
 
     @cached_property
     def sphere_flow(self) -> SphereFlow:
@@ -321,8 +324,8 @@ class Pipeline:
         )
 
     def _make_proposals(self, out: Path) -> None:
-        reasoner = load_reasoner(self.reasoner.path)
-        reasoner.propose(self.examples, self.embedded.frames).to_parquet(out / "proposals.parquet")
+        proposed = self.reasoner_model.propose(self.examples, self.embedded.frames)
+        proposed.to_parquet(out / "proposals.parquet")
 
     def _make_flow(self, out: Path) -> None:
         rows = self.rows_of("train", "val")
@@ -344,7 +347,7 @@ class Pipeline:
         points = self.points[rows]
         condition = self.condition(rows)
         tables = [self._constant_row(clips, points, known)]
-        for row, shown in ROWS.items():
+        for row, shown in SHOWN.items():
             visible = condition.only(*shown)
             samples = self.sphere_flow.sample(visible, self.profile.flow.samples, seed=self.seed)
             log_prob = self.sphere_flow.log_prob(points, visible).numpy()

@@ -169,10 +169,11 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """How many resamples of places the intervals rest on, and fresh clips the Bayes ceiling."""
+    """How many resamples of places the intervals rest on, fresh clips the Bayes ceiling, fresh places recalibration."""
 
     bootstrap: int = 1000
     ceiling_clips: int = 2000
+    calibration_places: int = 300
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ MAX_SOUND_S = 30.0
 SOUND_HZ = 16_000
 ATOM_ROWS = 20
 FRAMES, FRAME_PX = 6, 240
-GRID = 24_000
 """Points of the equal-area grid that the map is drawn from: 146 km apart."""
 
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
@@ -47,14 +46,14 @@ def html_report(
     frames: UInt8[np.ndarray, "frames height width 3"] | None = None,
     audio: Float[np.ndarray, " samples"] | None = None,
     sample_rate_hz: int | None = None,
-    density: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    density: tuple[np.ndarray, ...] | None = None,
     frame_times_s: Sequence[float] | None = None,
 ) -> str:
     """The report of one located clip, a self-contained HTML page.
 
     `located` is what `avgeo locate --json` writes (see DESIGN.md). `density` is (latitude_deg, longitude_deg,
-    log_prob) on a grid as in `avgeo.plots.density_map`; without it there is no map. A silent video has no
-    `audio`, a recording no `frames`. `audio` is mono in [-1, 1] at `sample_rate_hz`. Raises `ReportError`.
+    log_prob) as in `avgeo.plots.density_map`, and its `area` where areas differ; without it there is no map. A silent
+    video has no `audio`, a recording no `frames`. `audio` is mono in [-1, 1] at `sample_rate_hz`. Raises `ReportError`.
     """
     missing = [name for name in ("estimate", "input") if not isinstance(located.get(name), Mapping)]
     if missing:
@@ -110,28 +109,22 @@ def html_report(
 def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S) -> str:
     """The report of `found`, what `avgeo.locate` returned for the clip at `path`, with its sound and picture.
 
-    Only what the answer rests on is shown: no sound when it was located by sight alone. The map is a kernel
-    density of the posterior's samples; areas and entropy are those of `found`.
+    Only what the answer rests on is shown: no sound when it was located by sight alone.
     """
     from avgeo.clips import probe, read_audio, read_frames
-    from avgeo.evaluate import kernel_density
-    from avgeo.sphere import fibonacci_grid, to_degrees
 
     info = probe(path)
     audio = read_audio(path, SOUND_HZ, max_s) if found.embedded.patches is not None else None
     frames = None
     if found.embedded.frames is not None and info.width and info.height:
         frames = read_frames(path, FRAMES, FRAME_PX, max(1, round(FRAME_PX * info.height / info.width)))
-    grid = fibonacci_grid(GRID).double()
-    log_prob = kernel_density(found.samples).log_prob(grid)
-    latitude, longitude = to_degrees(grid)
     times = [(at + 0.5) * info.duration_s / FRAMES for at in range(FRAMES)]
     return html_report(
         found.as_dict(),
         frames=frames,
         audio=audio,
         sample_rate_hz=SOUND_HZ,
-        density=(latitude.numpy(), longitude.numpy(), log_prob.numpy()),
+        density=found.grid(),
         frame_times_s=times if frames is not None and info.duration_s > 0 else None,
     )
 
@@ -217,7 +210,8 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
             name: [float(region[key]) for region in regions]
             for name, key in (("masses", "mass"), ("areas_km2", "area_km2"))
         }
-    drawn = plots.density_map(*density, truth=truth, estimate=point, truth_label="metadata says", **known)
+    *grid, area = density if len(density) == 4 else (*density, None)
+    drawn = plots.density_map(*grid, area=area, truth=truth, estimate=point, truth_label="metadata says", **known)
     return _section("Map", _image(drawn, "How probable each part of the Earth is, given what is heard and seen."))
 
 

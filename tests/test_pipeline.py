@@ -14,10 +14,11 @@ from tiny import STAGES, TINY, tiny
 
 from avgeo import pipeline, profiles
 from avgeo.artifacts import Artifact, NotBuiltError
+from avgeo.conditions import SHOWN
 from avgeo.evaluate import EvaluateError, evaluate_rows, headroom
 from avgeo.locate import LocateModel, locate
 from avgeo.perceive import Features
-from avgeo.pipeline import MODEL_PARTS, ROWS, SENSES, Pipeline
+from avgeo.pipeline import MODEL_PARTS, SENSES, Pipeline
 
 SPLITS = ("train", "val", "test")
 
@@ -46,7 +47,7 @@ def test_every_artifact_has_a_card_that_says_what_it_rests_on(study):
         assert card["stage"] == stage and card["seed"] == 0 and card["seconds"] >= 0
         assert {"settings", "code", "versions", "commit"} <= set(card)
         for name, key in card["inputs"].items():
-            assert getattr(study, name).key == key
+            assert (study.fresh.features if name == "fresh" else getattr(study, name)).key == key
     assert not list(study.world.path.parent.glob("*.partial"))
 
 
@@ -66,6 +67,7 @@ def test_a_second_pipeline_reuses_everything(study, monkeypatch):
     ):
         monkeypatch.setattr(pipeline, name, refuse)
     monkeypatch.setattr(pipeline, "train_flow", refuse)
+    monkeypatch.setattr(pipeline, "recalibrate", refuse)
     monkeypatch.setattr(pipeline, "best_constant", refuse)
     for again in (Pipeline(TINY, 0), Pipeline(TINY, 0, only_find=True)):
         for stage in STAGES:
@@ -119,7 +121,7 @@ def test_answers_that_do_not_parse_keep_their_row_and_say_why(study):
 def test_predictions_have_every_row_for_exactly_the_test_clips(study):
     predictions = pd.read_parquet(study.predictions.path / "predictions.parquet")
     test_clips = study.manifest.loc[study.manifest["split"] == "test", "clip_id"]
-    assert set(predictions["row"]) == {"constant", *ROWS, "reasoner alone"}
+    assert set(predictions["row"]) == {"constant", *SHOWN, "reasoner alone"}
     for row, part in predictions.groupby("row"):
         assert sorted(part["clip_id"]) == sorted(test_clips), row
         if row == "reasoner alone":
@@ -231,7 +233,7 @@ def test_an_exported_model_answers_as_the_one_trained_here(built, monkeypatch):
     clip = built.media()
     here = locate(clip, LocateModel.trained_here("tiny"), samples=64)
     there = locate(clip, LocateModel.load(built.model), samples=64)
-    assert torch.equal(here.samples, there.samples) and torch.equal(here.log_prob, there.log_prob)
+    assert torch.equal(here.samples, there.samples) and torch.equal(here.cells.log_prob, there.cells.log_prob)
     ours, theirs = here.as_dict(), there.as_dict()
     for answer in (ours, theirs):
         answer["model"].pop("commit")  # the checkout's, which another session may move while this runs

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from avgeo.clips import write_clip
 from avgeo.report import MAX_SOUND_S, ReportError, html_report, write_report
-from avgeo.sphere import fibonacci_grid, from_degrees, sample_vmf, to_degrees
+from avgeo.sphere import fibonacci_grid, from_degrees, to_degrees, vmf_log_prob
 
 LOCATED = {
     "estimate": {"latitude_deg": 33.9, "longitude_deg": -116.2, "kind": "geodesic median"},
@@ -255,10 +255,10 @@ def test_a_wrong_result_is_named():
 def test_a_located_file_is_reported_with_what_the_answer_rests_on(tmp_path, sight_only):
     clip = tmp_path / "clip.mp4"
     write_clip(clip, FRAMES.repeat(8, 0).repeat(4, 1).repeat(4, 2), 8, np.tile(SOUND, 3), RATE)
-    home = from_degrees(torch.tensor([33.9]), torch.tensor([-116.2]))
+    home, points, areas = from_degrees(torch.tensor(33.9), torch.tensor(-116.2)), fibonacci_grid(4000), np.ones(4000)
     found = SimpleNamespace(
         as_dict=lambda: LOCATED | ({"atoms": []} if sight_only else {}),
-        samples=sample_vmf(home.expand(200, 3), 300.0, torch.Generator().manual_seed(0)),
+        grid=lambda: (*(part.numpy() for part in (*to_degrees(points), vmf_log_prob(points, home, 300.0))), areas),
         embedded=SimpleNamespace(patches=None if sight_only else np.ones((2, 2)), frames=FRAMES),
     )
     page = Page(write_report(clip, found, max_s=2.0))

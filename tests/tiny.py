@@ -29,6 +29,7 @@ STAGES = (
     "reasoner",
     "proposals",
     "flow",
+    "recalibration",
     "predictions",
     "ceiling",
 )
@@ -52,7 +53,7 @@ TINY: Profile = replace(
         _SMOKE.flow, width=32, depth=2, condition=16, steps=150, batch=16, times_per_clip=4, learning_rate=5e-3,
         ema=0.9, solver_steps=8, samples=16,
     ),
-    evaluate=replace(_SMOKE.evaluate, bootstrap=50, ceiling_clips=40),
+    evaluate=replace(_SMOKE.evaluate, bootstrap=50, ceiling_clips=40, calibration_places=12),
 )  # fmt: skip
 
 

@@ -188,7 +188,8 @@ def _cubic(points: np.ndarray, values: np.ndarray, pixels: np.ndarray) -> np.nda
     centre = pixels.mean(axis=0) / np.linalg.norm(pixels.mean(axis=0))
     across = np.linalg.svd(centre[None])[2][1:].T  # two directions at right angles to the centre
     reach = (pixels @ centre).min()
-    near = points @ centre > math.cos(min(math.acos(reach) + 8 / math.sqrt(len(points)), 1.5))
+    margin = 8 / math.sqrt(min(len(points), 1000))  # cells of unequal areas are no wider than a thousandth's
+    near = points @ centre > math.cos(min(math.acos(reach) + margin, 1.5))
     flat = points[near] @ across / (points[near] @ centre)[:, None]  # gnomonic: the triangles are spherical ones
     cubic = CloughTocher2DInterpolator(flat, values[near])
     return cubic(pixels @ across / (pixels @ centre)[:, None])
@@ -214,7 +215,7 @@ def _per_million_km2(log_prob: Any) -> Any:
     return np.exp(log_prob) * 1e6 / EARTH_RADIUS_KM**2
 
 
-def _grid(*grid: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _grid(*grid: Any, area: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(latitude, longitude, log_prob, relative area), each flat."""
     latitude, longitude, values = (np.asarray(item, dtype=np.float64) for item in grid)
     regular = values.ndim == 2 and values.shape == (latitude.size, longitude.size)
@@ -222,7 +223,10 @@ def _grid(*grid: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         latitude, longitude = np.meshgrid(latitude, longitude, indexing="ij")
     if not (latitude.shape == longitude.shape == values.shape) or not values.size or np.isnan(values).any():
         raise PlotError("log_prob must have shape (latitudes, longitudes), or (n,) like both grids; no NaN")
-    area = np.cos(np.radians(latitude)) if regular else np.ones_like(values)
+    if area is None:
+        area = np.cos(np.radians(latitude)) if regular else np.ones_like(values)
+    elif area.shape != values.shape or not (area > 0).all():
+        raise PlotError(f"area must be positive and of log_prob's shape {values.shape}, got {area.shape}")
     values = np.maximum(values, values.max() - 60)  # minus infinity cannot be interpolated
     return latitude.ravel(), longitude.ravel(), values.ravel(), area.ravel()
 
@@ -236,19 +240,20 @@ def density_map(
     estimate: tuple[float, float] | None = None,
     masses: Sequence[float] = (0.5, 0.9),
     areas_km2: Sequence[float] | None = None,
+    area: np.ndarray | None = None,
     truth_label: str = "true place",
     title: str | None = None,
 ) -> Drawn:
     """A density on the sphere (nats per unit-sphere area) as a map, with credible regions and marked places.
 
-    Either a regular grid, `log_prob` of shape (latitudes, longitudes), or a scattered equal-area one, all
-    three of shape (n,). `truth` and `estimate` are (latitude, longitude) in degrees; `masses` (at most 3)
-    those of the regions outlined, whose areas the alt text takes from `areas_km2` when they are better known.
-    A density gathered in one part of the world gets a close-up beside it.
+    Either a regular grid, `log_prob` of shape (latitudes, longitudes), or a scattered one, all three of shape (n,),
+    of points that stand for equal areas or for these, `area` (n,) in any unit. `truth` and `estimate` are (latitude,
+    longitude) in degrees; `masses` (at most 3) those of the regions outlined, whose areas the alt text takes from
+    `areas_km2` when they are better known. A density gathered in one part of the world gets a close-up beside it.
     """
     import cartopy.crs as ccrs
 
-    latitude, longitude, values, area = _grid(grid_latitude_deg, grid_longitude_deg, log_prob)
+    latitude, longitude, values, area = _grid(grid_latitude_deg, grid_longitude_deg, log_prob, area=area)
     points, regions, peak = (
         _unit(latitude, longitude),
         credible_levels(values, area, masses),
