@@ -38,9 +38,12 @@ def fresh_world(study: Pipeline, seed: int, *, places: int | None = None, clips:
     return type(study)(replace(study.profile, world=world), seed, study.only_find)
 
 
-def apart(study: Pipeline, world: Pipeline) -> np.ndarray:
-    """Rows of `world` that are as far from every place the study's models were trained on as its places are apart."""
-    seen = study.points[study.rows_of("train", "val")].unique(dim=0)
+def apart(study: Pipeline, world: Pipeline, *others: Pipeline) -> np.ndarray:
+    """Rows of `world` that are as far from every place the study's models were trained on, and from all places of
+    `others`, as places of one world are from each other.
+    """
+    known = [study.points[study.rows_of("train", "val")], *(other.points for other in others)]
+    seen = torch.cat(known).unique(dim=0)
     nearest = torch.stack([distance_km(point, seen).min() for point in world.points])
     return np.flatnonzero((nearest >= study.profile.world.min_separation_km).numpy())
 
