@@ -21,6 +21,8 @@ SPHERE_AREA = 4 * math.pi
 
 EARTH_AREA_KM2 = SPHERE_AREA * EARTH_RADIUS_KM**2
 
+_PAIRS = 2**22  # distances that are held at once
+
 
 class CoordinateError(ValueError):
     """Coordinates that are no place on Earth."""
@@ -59,7 +61,9 @@ def check_points(points: Tensor, name: str = "points") -> None:
 def to_degrees(points: Float[Tensor, "*n 3"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
     """(latitude_deg, longitude_deg) of unit vectors `(..., 3)`, the longitude in (-180, 180]."""
     x, y, z = points.unbind(-1)
-    return torch.rad2deg(torch.atan2(z, torch.hypot(x, y))), torch.rad2deg(torch.atan2(y, x))
+    longitude_deg = torch.rad2deg(torch.atan2(y, x))
+    # the date line is one meridian: a y of -0.0, or one that rounds to it, is not another
+    return torch.rad2deg(torch.atan2(z, torch.hypot(x, y))), torch.where(longitude_deg <= -180, 180.0, longitude_deg)
 
 
 def normalize(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
@@ -235,8 +239,10 @@ def geodesic_median(
 
 def medoid(points: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] | None = None) -> Float[Tensor, "*b 3"]:
     """The one of `points` with least weighted mean distance to all of them."""
-    distances = angle(points[..., :, None, :], points[..., None, :, :])
-    if weights is not None:
-        distances = distances * weights[..., None, :]
-    chosen = distances.sum(-1).argmin(-1)
+    rows = max(1, _PAIRS * 3 // max(1, points.numel()))  # not all pairs at once: their number is that of points squared
+    totals = []
+    for some in points.split(rows, dim=-2):
+        distances = angle(some[..., :, None, :], points[..., None, :, :])
+        totals.append((distances if weights is None else distances * weights[..., None, :]).sum(-1))
+    chosen = torch.cat(totals, -1).argmin(-1)
     return torch.take_along_dim(points, chosen[..., None, None], dim=-2).squeeze(-2)

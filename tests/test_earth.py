@@ -190,3 +190,14 @@ def test_the_calibration_card_is_read_as_it_stands() -> None:
         "1.25",
     ]
     assert benchmark.farthest_off(card) == pytest.approx({"as trained": 13.0, "log_score": 2.0, "coverage": 0.0})
+
+
+def test_the_solvers_card_is_read_at_one_number_of_evaluations() -> None:
+    errors = [
+        {"flow": flow, "solver": solver, "evaluations": count, "median_km": km / count, "p99_km": 9 * km / count}
+        for flow, km in (("mixture", 64.0), ("arcs", 128.0)) for solver in ("slow", "fast") for count in (32, 64)
+    ]  # fmt: skip
+    errors[-1]["median_km"] = errors[3]["median_km"] = 0.5
+    table = benchmark.solved({"result": {"errors": errors}}, 64)
+    assert table["solver"].tolist() == ["fast", "slow"] and table["mixture: median, km"].tolist() == [0.5, 1.0]
+    assert table["arcs: 99th percentile, km"].tolist() == [18.0, 18.0]

@@ -286,3 +286,20 @@ def test_geodesic_median_is_no_worse_than_any_sample_or_grid_point(seed, count):
     cost = sphere.angle(median, points).mean()
     candidates = torch.cat([points, sphere.fibonacci_grid(400)])
     assert float(cost) <= float(sphere.angle(candidates[:, None], points).mean(-1).min()) + 1e-3
+
+
+def test_the_date_line_is_one_meridian():
+    west = torch.tensor([[-1.0, -0.0, 0.0], [-1.0, 0.0, 0.0], [-1.0, -1e-20, 0.0], [-0.6, -0.0, 0.8]])
+    assert sphere.to_degrees(west)[1].tolist() == [180.0] * 4
+    assert float(sphere.to_degrees(torch.tensor([-1.0, -1e-4, 0.0]))[1]) < -179.9
+
+
+def test_the_medoid_is_the_same_whatever_is_held_at_once(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    points, weights = sphere.sample_uniform(60, draw).reshape(2, 30, 3), torch.rand(2, 30, generator=draw)
+    distances = sphere.angle(points[:, :, None], points[:, None])
+    for given, total in ((None, distances.sum(-1)), (weights, (distances * weights[:, None]).sum(-1))):
+        expected = points[torch.arange(2), total.argmin(-1)]
+        for pairs in (2**22, 700, 1):
+            monkeypatch.setattr(sphere, "_PAIRS", pairs)
+            assert torch.equal(sphere.medoid(points, given), expected)

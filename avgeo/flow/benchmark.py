@@ -89,6 +89,17 @@ def concluded(card: Card, method: str, key: str = "minus_plain") -> str:
     return f"{method} against {other}: {'; '.join(told)}."
 
 
+def solved(card: Card, evaluations: int = 64) -> pd.DataFrame:
+    """Of `benchmarks/test_solver.py`: each solver's errors in km after so many evaluations, on each flow."""
+    errors = pd.DataFrame(card["result"]["errors"])
+    rows = errors[errors["evaluations"] == evaluations].pivot_table(
+        index="solver", columns="flow", values=["median_km", "p99_km"], sort=False
+    )
+    names = {"median_km": "median", "p99_km": "99th percentile"}
+    rows.columns = [f"{flow}: {names[kind]}, km" for kind, flow in rows.columns]
+    return rows.sort_values(rows.columns[0]).reset_index()
+
+
 _FITTED = {"as trained": "as trained", "log_score": "best log score", "coverage": "best coverage"}
 
 
