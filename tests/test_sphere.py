@@ -298,8 +298,8 @@ def test_the_medoid_is_the_same_whatever_is_held_at_once(monkeypatch):
     draw = torch.Generator().manual_seed(0)
     points, weights = sphere.sample_uniform(60, draw).reshape(2, 30, 3), torch.rand(2, 30, generator=draw)
     distances = sphere.angle(points[:, :, None], points[:, None])
-    for given, total in ((None, distances.sum(-1)), (weights, (distances * weights[:, None]).sum(-1))):
+    for by, total in ((None, distances.sum(-1)), (weights, (distances * weights[:, None]).sum(-1))):
         expected = points[torch.arange(2), total.argmin(-1)]
         for pairs in (2**22, 700, 1):
             monkeypatch.setattr(sphere, "_PAIRS", pairs)
-            assert torch.equal(sphere.medoid(points, given), expected)
+            assert torch.equal(sphere.medoid(points, by), expected)
