@@ -332,7 +332,7 @@ def _probe(file: Path) -> Any:
 def _print_located(found: Any) -> None:
     typer.echo(
         f"estimate  {found.latitude_deg:.2f}, {found.longitude_deg:.2f}"
-        f"   entropy {found.entropy_bits:.1f} bits against uniform"
+        f"   entropy {found.entropy_bits:.1f} bits against uniform (shown: {found.recalibration['shown']})"
     )
     for mass, area in found.regions:
         typer.echo(f"  {mass:.0%} of the probability lies in {area:,.0f} km²")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from avgeo.artifacts import NotBuiltError
 from avgeo.clips import ClipError, MediaInfo, probe
 from avgeo.conditions import row_of
 from avgeo.curate import read_location
+from avgeo.evidence import Evidence, weigh
 from avgeo.flow import (
     CellDensity,
     Condition,
@@ -38,20 +39,16 @@ from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, si
 from avgeo.profiles import AtomSettings, get_profile
 from avgeo.reason import Reasoner, load_reasoner
 from avgeo.recalibrate import read_recalibrations
-from avgeo.sphere import distance_km, from_degrees, to_degrees
+from avgeo.sphere import from_degrees, to_degrees
 from avgeo.world import country_at
 
 if TYPE_CHECKING:
     from avgeo.pipeline import Pipeline
 
 MAX_SECONDS = 60.0
-_EVIDENCE = 6
-_SHIFT_SAMPLES = 128
 _LEADING = 500  # samples that lead the cells to where the density is large
 _MASSES = (0.5, 0.9)
 _CARD = ("name", "trained_on", "keys", "commit")  # what every answer says of its model
-
-_LeftOut = tuple[str, str, float, float, Condition]  # detector, label, start_s, end_s, what remains
 
 
 class LocateError(ValueError):
@@ -114,22 +111,12 @@ class LocateModel:
             study.model_card(),
         )  # fmt: skip
 
-    def density(self, condition: Condition, *, seed: int = 0) -> CellDensity:
-        """The recalibrated density of one clip's place on cells, from which everything in a `Posterior` is read."""
+    def density(self, condition: Condition, *, seed: int = 0) -> tuple[CellDensity, dict[str, Any]]:
+        """The recalibrated density of one clip's place on cells, and the recalibration: what was shown, T and ε."""
         places = self.flow.sample(condition, _LEADING, seed=seed)[0]
-        return self.recalibrations[row_of(condition)].apply(self.flow.cell_density(condition, places))
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one piece of evidence did: bits it brought at the estimate, and how far the estimate moves without it."""
-
-    detector: str
-    label: str
-    start_s: float
-    end_s: float
-    bits: float
-    shift_km: float
+        row = row_of(condition)
+        cells = self.recalibrations[row].apply(self.flow.cell_density(condition, places))
+        return cells, {"shown": row} | self.recalibrations[row].as_dict()
 
 
 @dataclass(frozen=True)
@@ -143,6 +130,7 @@ class Posterior:
     longitude_deg: float
     regions: list[tuple[float, float]]
     entropy_bits: float
+    recalibration: dict[str, Any]
     places: list[dict[str, Any]]
     countries: list[dict[str, Any]]
     evidence: list[Evidence]
@@ -167,6 +155,7 @@ class Posterior:
             },
             "regions": [{"mass": mass, "area_km2": area} for mass, area in self.regions],
             "entropy_bits": self.entropy_bits,
+            "recalibration": self.recalibration,
             "places": self.places,
             "countries": self.countries,
             "evidence": [vars(item) for item in self.evidence],
@@ -236,7 +225,7 @@ def locate(
     answer, proposal = _ask(model, codes, embedded)
     condition = _condition(model, codes, embedded, proposal)
 
-    cells = model.density(condition, seed=seed)
+    cells, recalibration = model.density(condition, seed=seed)
     places = cells.sample(samples, seed=seed).float()
     estimate = point_estimate(places)
     regions = credible_regions(cells.log_prob, cells.cells.area, _MASSES)
@@ -248,9 +237,10 @@ def locate(
         longitude_deg=longitude,
         regions=[(region.mass, region.area_km2) for region in regions],
         entropy_bits=grid_entropy_bits(cells.log_prob, cells.cells.area),
+        recalibration=recalibration,
         places=ranked_places(places),
         countries=[{"name": share.name, "probability": share.probability} for share in countries],
-        evidence=_weigh(model, condition, estimate, atoms, info.duration_s, seed),
+        evidence=weigh(model, condition, estimate, atoms, info.duration_s, seed),
         atoms=atoms,
         answer=answer,
         metadata_location=None if found is None else vars(found),
@@ -321,67 +311,6 @@ def _condition(model: LocateModel, codes: np.ndarray | None, embedded: Embedded,
     masks = (codes is not None, embedded.frames is not None, proposal is not None)
     place = torch.tensor([[1.0, 0.0, 0.0]]) if proposal is None else proposal
     return Condition(sound, sight, place, *(torch.tensor([mask]) for mask in masks))
-
-
-def _weigh(
-    model: LocateModel, full: Condition, estimate: Tensor, atoms: list[Atom], duration_s: float, seed: int
-) -> list[Evidence]:
-    """Leave out each piece of evidence in turn (a modality, the proposal, an atom, a sight) and ask the flow again.
-
-    The flow is asked as trained: a recalibration belongs to what is shown, and would differ from one to the next.
-    The reasoner's answer, where there is one, is held fixed: what it made of the evidence is not taken back.
-    Both estimates of a shift come from the same random numbers, so that evidence without effect shifts by 0 km.
-    """
-    without: list[_LeftOut] = []
-    for name, has in (("sound", full.has_sound), ("sight", full.has_sight), ("proposal", full.has_proposal)):
-        if has:
-            others = [other for other in ("sound", "sight", "proposal") if other != name]
-            label = {
-                "sound": "everything heard",
-                "sight": "everything seen",
-                "proposal": "the reasoner's answer",
-            }[name]
-            without.append(("modality", label, 0.0, duration_s, full.only(*others)))
-    if full.has_sound:
-        without += _atoms_left_out(model, full, atoms)
-    if full.has_sight:
-        without += _sights_left_out(model, full, duration_s)
-    here = estimate[None]
-    with_all = model.flow.log_prob(here, full)
-    stays = point_estimate(model.flow.sample(full, _SHIFT_SAMPLES, seed=seed))[0]
-    found = []
-    for detector, label, start_s, end_s, condition in without:
-        moved = point_estimate(model.flow.sample(condition, _SHIFT_SAMPLES, seed=seed))[0]
-        nats = float(with_all - model.flow.log_prob(here, condition))
-        found.append(Evidence(detector, label, start_s, end_s, nats / np.log(2), float(distance_km(moved, stays))))
-    return sorted(found, key=lambda item: -abs(item.bits))
-
-
-def _atoms_left_out(model: LocateModel, full: Condition, atoms: list[Atom]) -> list[_LeftOut]:
-    """The condition without each of the strongest named atoms: as if nothing of that name had been heard."""
-    names = list(dict.fromkeys(atom.name for atom in atoms if not atom.name.startswith("atom ")))[:_EVIDENCE]
-    count = len(model.atoms.table)
-    found = []
-    for name in names:
-        indices = [index for index in range(count) if model.atoms.name(index) == name]
-        sound = full.sound.clone()
-        sound[:, indices + [count + index for index in indices]] = 0
-        spans = [(atom.start_s, atom.end_s) for atom in atoms if atom.name == name]
-        start_s, end_s = min(start for start, _ in spans), max(end for _, end in spans)
-        found.append(("atom", name, start_s, end_s, replace(full, sound=sound)))
-    return found
-
-
-def _sights_left_out(model: LocateModel, full: Condition, duration_s: float) -> list[_LeftOut]:
-    """The condition with each of the surest sights put back to its usual odds: as if one had not looked."""
-    surprise = full.sight[0] - model.sights.usual
-    seen = [int(index) for index in surprise.argsort(descending=True)[:_EVIDENCE] if full.sight[0, index] > 0]
-    found = []
-    for index in seen:
-        sight = full.sight.clone()
-        sight[:, index] = model.sights.usual[index]
-        found.append(("sight", model.sights.label(index), 0.0, duration_s, replace(full, sight=sight)))
-    return found
 
 
 def _sha256(path: Path) -> str:

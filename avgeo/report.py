@@ -327,6 +327,9 @@ def _certainty(located: Mapping[str, Any]) -> str:
     ]
     if located.get("entropy_bits") is not None:
         facts.append(("Entropy", f"{_number(located['entropy_bits'], 2)} bits against uniform"))
+    if fitted := located.get("recalibration"):
+        how = f"temperature {_number(fitted.get('temperature'), 2)}, uniform share {_number(fitted.get('floor'), 3)}"
+        facts.append(("Recalibrated", f"{how} (fitted on new simulated places, for {fitted.get('shown')})"))
     note = "0 bits is anywhere on Earth; each bit less halves the area in which the clip may have been recorded."
     return _section("How sure", _facts(facts) + f'<p class="note">{note}</p>') if facts else ""
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from avgeo import plots
-from avgeo.evaluate import kernel_density
 from avgeo.locate import LocateModel, locate
 from avgeo.pipeline import Pipeline
 from avgeo.profiles import get_profile
-from avgeo.sphere import fibonacci_grid, to_degrees
 
 study = Pipeline(get_profile("smoke"), 0, only_find=True)
 test = study.manifest.iloc[study.rows_of("test")]
@@ -18,13 +16,13 @@ audible = study.truth[study.truth["modality"] == "audible"].groupby("clip_id")["
 clip = test.iloc[audible.reindex(test["clip_id"], fill_value=0).to_numpy().argmax()]
 name = study.places.set_index("place_id").loc[clip["place_id"], "name"]
 found = locate(study.world.path / clip["path"], LocateModel.trained_here())
-grid = fibonacci_grid(12_000).double()
-latitude, longitude = (part.numpy() for part in to_degrees(grid))
+latitude_deg, longitude_deg, log_prob, area = found.grid()
 heard = ", ".join(dict.fromkeys(atom.name for atom in found.atoms if not atom.name.startswith("atom ")))
 figure, alt = plots.density_map(
-    latitude,
-    longitude,
-    kernel_density(found.samples).log_prob(grid).numpy(),
+    latitude_deg,
+    longitude_deg,
+    log_prob,
+    area=area,
     truth=(clip["latitude_deg"], clip["longitude_deg"]),
     estimate=(found.latitude_deg, found.longitude_deg),
     title=f"A simulated clip from {name}",

@@ -442,7 +442,7 @@ def test_doctor_is_healthy_here_and_ill_without_a_codec(avgeo, monkeypatch):
     status, out, _ = avgeo("doctor")
     assert status == 0 and "codecs      libx264, aac" in out and "MISSING" not in out
     monkeypatch.setenv("AVGEO_CACHE", str(tiny().cache))
-    assert "1 world, 1 features, 1 atoms, 1 sights, 1 reasoner" in avgeo("doctor")[1]
+    assert "2 world, 2 features, 1 atoms, 1 sights, 1 reasoner" in avgeo("doctor")[1]
     monkeypatch.setattr(doctor, "_CODECS", ("libx264", "no such codec"))
     status, out, _ = avgeo("doctor")
     assert status == 1 and "MISSING no such codec" in out

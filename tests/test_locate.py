@@ -94,7 +94,7 @@ def test_json_has_the_promised_keys_and_is_json(found, clip):
     text = json.dumps(found.as_dict(), allow_nan=False)
     answer = json.loads(text)
     promised = {"estimate", "regions", "places", "countries", "evidence", "metadata_location", "entropy_bits"}
-    assert promised | {"model", "versions", "input", "atoms", "answer"} == set(answer)
+    assert promised | {"model", "versions", "input", "atoms", "answer", "recalibration"} == set(answer)
     assert set(answer["estimate"]) == {"latitude_deg", "longitude_deg", "kind"}
     assert all(set(region) == {"mass", "area_km2"} for region in answer["regions"])
     assert all({"name", "country_code", "probability"} <= set(place) for place in answer["places"])
@@ -105,6 +105,7 @@ def test_json_has_the_promised_keys_and_is_json(found, clip):
     assert answer["input"]["sha256"] == hashlib.sha256(clip.read_bytes()).hexdigest()
     assert answer["input"]["seconds_used"] == pytest.approx(1.5, abs=0.1)
     assert answer["metadata_location"] is None
+    assert set(answer["recalibration"]) == {"shown", "temperature", "floor"}
 
 
 def test_geojson_is_longitude_first_and_in_range(found):

@@ -48,6 +48,7 @@ LOCATED = {
     "atoms": [{"name": "siren wail", "start_s": 0.5, "end_s": 0.9, "strength": 2.1}],
     "metadata_location": {"latitude_deg": 33.125, "longitude_deg": -117.331, "kind": "GoPro GPMF"},
     "entropy_bits": -6.25,
+    "recalibration": {"shown": "both", "temperature": 1.5, "floor": 0.02},
     "model": {"name": "avg-sim smoke, seed 0", "trained_on": "AVG-Sim", "keys": {"flow": "abc"}},
     "versions": {"avgeo": "0.1.0", "torch": "2.13.0"},
     "input": {"sha256": "ab" * 32, "name": "karma.mp4"},
@@ -104,8 +105,8 @@ def test_everything_found_is_on_the_page(full):
     text = re.sub(r"\s+", " ", Page(full).text)
     for part in (
         "33.9°N 116.2°W", "41.3 %", "Los Angeles (US)", "Tijuana (MX)", "siren wail", "0.5–0.9 s",
-        "812,345 km²", "-6.25 bits", "GoPro GPMF", "33.1°N 117.3°W", "ab" * 32, "torch 2.13.0",
-        "avg-sim smoke, seed 0", "1.32",
+        "812,345 km²", "-6.25 bits", "temperature 1.50, uniform share 0.020", "GoPro GPMF", "33.1°N 117.3°W", "ab" * 32,
+        "torch 2.13.0", "avg-sim smoke, seed 0", "1.32",
     ):  # fmt: skip
         assert part in text, part
 
