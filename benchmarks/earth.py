@@ -54,7 +54,8 @@ class Method:
     `fit` gets training places (n, 3), validation places (m, 3), a seed, and then the densities of the methods named in
     `parts`, of the same places and seed. Training places make the density; validation places only choose (widths,
     weights). `code` names the modules of avgeo on which finished cells rest. Integrals are checked on the sets in
-    `checked`, to this `tolerance` of the cells (see `avgeo.flow.integral`).
+    `checked`, to this `tolerance` of the cells, led by so many draws (`peaks`) besides the places: a kernel that none
+    has led to is missed (see `avgeo.flow.integral`).
     """
 
     fit: Callable[..., models.Density]
@@ -63,6 +64,7 @@ class Method:
     parts: tuple[str, ...] = ()
     checked: tuple[str, ...] = ("volcano",)  # kernels are normalised in closed form; these are the sharpest
     tolerance: float = 0.01
+    peaks: int = 20_000
 
 
 _FLOW = ("flow/kernels", "flow/base", "flow/likelihood", "flow/mixture", "flow/network", "flow/path", "flow/solver",
@@ -70,7 +72,7 @@ _FLOW = ("flow/kernels", "flow/base", "flow/likelihood", "flow/mixture", "flow/n
 
 
 def _flow(fit: Callable[..., models.Density], *parts: str, checked: bool = True) -> Method:
-    return Method(fit, _FLOW, parts=parts, checked=tuple(FILES) if checked else (), tolerance=0.03)
+    return Method(fit, _FLOW, parts=parts, checked=tuple(FILES) if checked else (), tolerance=0.03, peaks=2000)
 
 
 METHODS = {
@@ -102,7 +104,9 @@ class Cell:
         """Its scores, once it is finished."""
         known = METHODS[self.method]
         checks = (
-            [DRAWS, known.tolerance, code_hash("flow/integral", "flow/cells")] if self.name in known.checked else []
+            [DRAWS, known.tolerance, known.peaks, code_hash("flow/integral", "flow/cells")]
+            if self.name in known.checked
+            else []
         )
         about = [self.name, self.protocol, *checks, *known.parts]
         made = inspect.getsource(inspect.getmodule(known.fit) or models)
@@ -135,8 +139,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     known = METHODS[cell.method]
     if cell.name in known.checked and isinstance(density, models.Sampled):
         began = time.process_time()
-        peaks = torch.cat([data.train, density.sample(2000, torch.Generator().manual_seed(cell.seed))])
-        found = integral(density.log_prob, peaks, count=DRAWS, seed=cell.seed, tolerance=known.tolerance)
+        peaks = torch.cat([data.train, density.sample(known.peaks, torch.Generator().manual_seed(cell.seed))])
+        found = integral(
+            density.log_prob, peaks, count=DRAWS, seed=cell.seed, tolerance=known.tolerance, limit=3_000_000
+        )
         done["integral"] = asdict(found)
         done["integral_cpu_min"] = (time.process_time() - began) / 60
     write_text(file, json.dumps(done) + "\n")
