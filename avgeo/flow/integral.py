@@ -12,7 +12,7 @@ from torch import Tensor
 from avgeo.flow.cells import CellDensity, Cells, LogDensity, refine
 
 _GAUSS = (0.5 - 0.5 / math.sqrt(3), 0.5 + 0.5 / math.sqrt(3))
-_UNIFORM = 0.1  # of the draws: what the cells have missed altogether is not missed by all of these
+_UNIFORM = 0.1  # of the draws, so that none weighs much where the cells took the density for too low
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def integral(
 ) -> Integral:
     """∫p dA on cells that hold at most a thousandth each (`refine` to `tolerance`), and by `count` draws.
 
-    `samples` of the density lead the cells to its peaks. Raises `ValueError` for fewer than 10 draws.
+    `samples` of the density lead the cells to its peaks: a peak much narrower than the cells that none has led to is
+    missed by both. Raises `ValueError` for fewer than 10 draws.
     """
     if count < 10:
         raise ValueError(f"count must be at least 10, got {count}")
