@@ -215,6 +215,8 @@ def locate(
     Hears at most the first `max_s` seconds; pictures are taken from the whole clip. Raises `ClipError` or
     `LocateError` with one line that names the cure.
     """
+    if samples < 1:
+        raise LocateError(f"samples must be at least 1, got {samples}")
     path = Path(path)
     info = usable(path, sight_only=sight_only)
     model = model or LocateModel.trained_here()

@@ -73,3 +73,8 @@ def read_recalibrations(folder: Path) -> dict[str, Recalibration]:
     """By row of `SHOWN`, what `recalibrate` wrote."""
     rows = json.loads((folder / _FILE).read_text(encoding="utf-8"))["rows"]
     return {row: Recalibration(**rows[row]) for row in SHOWN}
+
+
+def clips_fitted_on(folder: Path) -> int:
+    """How many fresh clips `recalibrate` had."""
+    return json.loads((folder / _FILE).read_text(encoding="utf-8"))["clips"]

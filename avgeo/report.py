@@ -29,7 +29,6 @@ MAX_SOUND_S = 30.0
 SOUND_HZ = 16_000
 ATOM_ROWS = 20
 FRAMES, FRAME_PX = 6, 240
-"""Points of the equal-area grid that the map is drawn from: 146 km apart."""
 
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
@@ -293,7 +292,10 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         for item in evidence
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
-    said = "Bits: what the answer loses without the cue, the reasoner’s words held fixed. Shift: how far the pin moves."
+    said = (
+        "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
+    )
+    said += " Both by the flow as it was trained, before recalibration."
     note = f'<p class="note">{said}</p>'
     return _section("Evidence", _table(heads, rows, "Evidence") + note)
 
@@ -329,7 +331,7 @@ def _certainty(located: Mapping[str, Any]) -> str:
         facts.append(("Entropy", f"{_number(located['entropy_bits'], 2)} bits against uniform"))
     if fitted := located.get("recalibration"):
         how = f"temperature {_number(fitted.get('temperature'), 2)}, uniform share {_number(fitted.get('floor'), 3)}"
-        facts.append(("Recalibrated", f"{how} (fitted on new simulated places, for {fitted.get('shown')})"))
+        facts.append(("Recalibrated", f"{how} (fitted on places that were not trained on, for {fitted.get('shown')})"))
     note = "0 bits is anywhere on Earth; each bit less halves the area in which the clip may have been recorded."
     return _section("How sure", _facts(facts) + f'<p class="note">{note}</p>') if facts else ""
 

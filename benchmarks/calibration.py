@@ -66,7 +66,7 @@ def ask(study: Pipeline, world: Pipeline, others: list[Pipeline]) -> dict[str, A
         save_file(tensors, out / "asked.safetensors")
 
     done = build(
-        "calibration", make, settings=POINTS, seed=world.seed,
+        "calibration", make, settings=POINTS | {"senses": SENSES}, seed=world.seed,
         inputs={"flow": study.flow, "features": world.features}
         | {f"apart from {number}": other.features for number, other in enumerate(others)},
         code=("conditions", "flow", "recalibrate", "sphere", "perceive"),
@@ -82,7 +82,7 @@ def integrals(study: Pipeline, world: Pipeline) -> dict[str, Any]:
     rows = apart(study, world)
     condition = perceived(study, world, rows[:: max(1, len(rows) // LAWS)][:LAWS])
     found: list[dict[str, Any]] = []
-    for row in tqdm(range(-1, LAWS), desc="∫ p dA", unit="law", disable=None):
+    for row in tqdm(range(-1, len(condition)), desc="∫ p dA", unit="law", disable=None):
         shown = () if row < 0 else list(SENSES.values())[row % len(SENSES)]
         one = condition[max(row, 0) :][:1].only(*shown)
         total = total_probability(study.sphere_flow, one, count=DRAWS, seed=row + 1)

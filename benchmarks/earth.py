@@ -59,7 +59,7 @@ class Method:
     """
 
     fit: Callable[..., models.Density]
-    code: tuple[str, ...] = ("flow/kernels", "flow/mixture", "flow/base")
+    code: tuple[str, ...] = ("flow/kernels", "flow/mixture", "flow/base", "sphere")
     protocols: tuple[str, ...] = ("deduplicated",)
     parts: tuple[str, ...] = ()
     checked: tuple[str, ...] = ("volcano",)  # kernels are normalised in closed form; these are the sharpest
@@ -67,8 +67,8 @@ class Method:
     peaks: int = 20_000
 
 
-_FLOW = ("flow/kernels", "flow/base", "flow/likelihood", "flow/mixture", "flow/network", "flow/path", "flow/solver",
-         "flow/training", "flow/transport", "sphere")  # fmt: skip
+_FLOW = ("flow/kernels", "flow/base", "flow/density", "flow/likelihood", "flow/mixture", "flow/network", "flow/path",
+         "flow/solver", "flow/training", "flow/transport", "sphere")  # fmt: skip
 
 
 def _flow(fit: Callable[..., models.Density], *parts: str, checked: bool = True) -> Method:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from avgeo.flow.cells import Cells, PosteriorError, even_cells, refine
-from avgeo.sphere import from_degrees, sample_uniform, sample_vmf, vmf_log_prob
+from avgeo.flow.integral import integral_by_grid, integral_by_sampling
+from avgeo.flow.kernels import KernelMixture
+from avgeo.sphere import (
+    EARTH_RADIUS_KM,
+    SPHERE_AREA,
+    from_degrees,
+    sample_uniform,
+    sample_vmf,
+    tangent_frame,
+    vmf_log_prob,
+)
 
 Parts = list[tuple[float, tuple[float, float], float]]  # share, (latitude, longitude) in degrees, kappa
 
@@ -138,7 +148,7 @@ def test_bad_densities_are_refused():
         refine(lambda points: torch.full((len(points),), math.nan))
     with pytest.raises(PosteriorError, match="one value each"):
         refine(lambda points: torch.zeros(3))
-    with pytest.raises(PosteriorError, match="-inf at every cell: give samples"):
+    with pytest.raises(PosteriorError, match="-inf at every cell and sample"):
         refine(lambda points: torch.full((len(points),), -math.inf))
     with pytest.raises(PosteriorError, match="raise limit"):
         refine(log_density(MIXTURES["broad"]), limit=2000)
@@ -147,3 +157,34 @@ def test_bad_densities_are_refused():
     found = refine(lambda points: torch.where(points[:, 2] > 0, -math.log(2 * math.pi), -math.inf))
     assert found.total == pytest.approx(1, abs=0.02)  # a hemisphere: -inf beyond its edge is no error
     assert np.isfinite(found.log_prob[found.cells.points[:, 2] > 0].numpy()).all()
+
+
+def needles(count: int = 20, km: float = 1.0) -> KernelMixture:
+    places = sample_uniform(count, torch.Generator().manual_seed(2)).double()
+    variance = torch.full((count, 2), (km / EARTH_RADIUS_KM) ** 2, dtype=torch.float64)
+    return KernelMixture(places, tangent_frame(places)[..., 0], variance, torch.full((count,), 1 / count))
+
+
+def test_one_sample_leads_to_its_peak():
+    law = needles()
+    found = refine(law.log_prob, law.center, limit=1_000_000)
+    assert found.total == pytest.approx(1, abs=0.02)
+    alone = refine(needles(1).log_prob, needles(1).center)  # and where all else is -inf
+    assert alone.total == pytest.approx(1, abs=0.02)
+    with pytest.raises(PosteriorError, match="-inf at every cell and sample"):
+        refine(needles(1).log_prob, -needles(1).center)
+
+
+def test_no_integral_passes_over_nan_and_no_sample_is_none():
+    def broken(points):
+        values = torch.zeros(len(points), dtype=torch.float64) - math.log(SPHERE_AREA)
+        return torch.where((points[:, 2] - 0.5).abs() < 1e-2, math.nan, values)
+
+    cells = even_cells(400)
+    with pytest.raises(PosteriorError, match="NaN"):
+        integral_by_grid(broken, Cells(cells.bounds).quartered().quartered())
+    flat = refine(lambda points: torch.full((len(points),), -math.log(SPHERE_AREA), dtype=torch.float64))
+    with pytest.raises(PosteriorError, match="NaN"):
+        integral_by_sampling(broken, flat, 50_000, torch.Generator().manual_seed(0))
+    with pytest.raises(PosteriorError, match="n must be at least 1, got 0"):
+        flat.sample(0)

@@ -384,3 +384,8 @@ def test_reports_of_one_modality_have_no_player_or_no_picture(model, tmp_path):
     visible = silent_video(tmp_path / "v.mp4")
     page = write_report(visible, locate(visible, model, sight_only=True, samples=32))
     assert "<audio" not in page and "rests on sight alone" in page
+
+
+def test_no_samples_is_an_error_before_any_work(clip, model):
+    with pytest.raises(LocateError, match="samples must be at least 1, got 0"):
+        locate(clip, model, samples=0)

@@ -188,3 +188,16 @@ def test_a_geodesic_is_followed_at_constant_speed():
 
     for method in METHODS:
         assert float(distance_km(integrate(along, start, 5, method=method), end).max()) < 1e-6
+
+
+def test_gradients_through_a_solve_are_numbers_where_nothing_moves():
+    scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    pole = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+
+    def field(points, time):
+        return scale * project(points, pole[:1].expand_as(points))
+
+    for method in METHODS:
+        end = integrate(field, pole, 6, method=method)
+        (slope,) = torch.autograd.grad(end[1, 2], scale)
+        assert float(slope) == pytest.approx(1)  # dz/dscale at z = 0, for a unit of time

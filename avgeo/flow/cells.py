@@ -85,6 +85,8 @@ class CellDensity:
 
     def sample(self, n: int, *, seed: int = 0) -> Float64[Tensor, "n 3"]:
         """`n` places: a cell by its mass, and a place in it by area."""
+        if n < 1:
+            raise PosteriorError(f"n must be at least 1, got {n}")
         draw = torch.Generator().manual_seed(seed)
         mass = torch.softmax(self.log_prob + self.cells.area.log(), 0)
         chosen = Cells(self.cells.bounds[torch.multinomial(mass, n, True, generator=draw)])
@@ -119,37 +121,42 @@ def refine(
     """A density on cells that hold at most `cell_mass` each and integrate it well, from few evaluations.
 
     Starts from `count` even cells, quartered once, and quarters (i) cells that hold more than a few of the `samples`,
-    (ii) cells of more than `cell_mass` of the whole, and (iii) the worst cells, until the errors of all, taken as
-    positive, sum to at most `tolerance` of the whole. A cell's error is estimated from the last quartering
-    (Richardson), or, where the density falls off steeply from a cell beside it, from what it may hide. Without
-    `samples` a peak much narrower than the first cells is missed beside a broad one: give some of the density's own.
+    or one where the density is far above that in the cell's middle, (ii) cells of more than `cell_mass` of the whole,
+    and (iii) the worst cells, until the errors of all, taken as positive, sum to at most `tolerance` of the whole. A
+    cell's error is estimated from the last quartering (Richardson), or, where the density falls off steeply from a cell
+    beside it, from what it may hide. Without `samples` a peak much narrower than the first cells is missed beside a
+    broad one: give some of the density's own.
     Raises `PosteriorError` on NaN and beyond `limit` evaluations, `CoordinateError` for samples off the sphere.
     """
-    if samples is not None:
+    if samples is None:
+        samples = torch.zeros(0, 3, dtype=torch.float64)
+    else:
         check_points(samples, "samples")
+        samples = samples.cpu()
+    heights = values_at(log_prob, samples.double())
     cells = even_cells(count)
-    parents = _values(log_prob, cells)
-    spent = len(cells)
+    parents = values_at(log_prob, cells.points)
+    spent = len(cells) + len(samples)
     parent_mass = parents + cells.area.log()
     cells = cells.quartered()
-    values = _values(log_prob, cells)
+    values = values_at(log_prob, cells.points)
     spent += len(cells)
     error = _log_error(parent_mass, values + cells.area.log())
-    owner = None if samples is None else cells.at(samples, torch.arange(len(cells)).expand(len(samples), -1))
+    owner = cells.at(samples, torch.arange(len(cells)).expand(len(samples), -1))
     while True:
         log_mass = values + cells.area.log()
         whole = torch.logsumexp(log_mass, 0)
-        nowhere = bool(torch.isneginf(whole))  # yet: the cells that hold samples are cut until it is found
+        nowhere = bool(torch.isneginf(whole))  # yet: samples may lead there
         whole = torch.zeros(()) if nowhere else whole
         split = (log_mass - whole).exp() > cell_mass
-        if owner is not None:
-            split |= torch.bincount(owner, minlength=len(cells)) > _SAMPLES_IN_CELL
+        split |= torch.bincount(owner, minlength=len(cells)) > _SAMPLES_IN_CELL
+        split[owner[heights - values[owner] > _STEEP]] = True
         unseen = _cliff(cells, values) + cells.area.log() + math.log(_SHARE_UNSEEN)
         split |= _worst((torch.maximum(error, unseen) - whole).exp(), tolerance)
         split &= cells.area > _LEAST_AREA
         if not bool(split.any()):
             if nowhere:
-                raise PosteriorError("log_prob is -inf at every cell: give samples, so that the cells find the mass")
+                raise PosteriorError("log_prob is -inf at every cell and sample: give samples of it, to find the mass")
             return CellDensity(cells, values, spent)
         spent += 4 * int(split.sum())
         if spent > limit:
@@ -157,19 +164,21 @@ def refine(
                 f"log_prob needs more than limit={limit} evaluations: raise limit, cell_mass or tolerance"
             )
         children = Cells(cells.bounds[split]).quartered()
-        fresh = _values(log_prob, children)
-        if owner is not None and samples is not None:
-            owner = _handed_down(owner, split, samples, children)
+        fresh = values_at(log_prob, children.points)
+        owner = _handed_down(owner, split, samples, children)
         kept = ~split
         error = torch.cat([error[kept], _log_error(log_mass[split], fresh + children.area.log())])
         values = torch.cat([values[kept], fresh])
         cells = Cells(torch.cat([cells.bounds[kept], children.bounds]))
 
 
-def _values(log_prob: LogDensity, cells: Cells) -> Float64[Tensor, " n"]:
-    values = log_prob(cells.points).cpu().double()
-    if values.shape != (len(cells),):
-        raise PosteriorError(f"log_prob returned shape {tuple(values.shape)} for {len(cells)} points: one value each")
+def values_at(log_prob: LogDensity, points: Float64[Tensor, "n 3"]) -> Float64[Tensor, " n"]:
+    """Log densities at points, in float64; `PosteriorError` unless they are one number each below infinity."""
+    if not len(points):
+        return points.new_zeros(0)
+    values = log_prob(points).cpu().double()
+    if values.shape != (len(points),):
+        raise PosteriorError(f"log_prob returned shape {tuple(values.shape)} for {len(points)} points: one value each")
     if bool((values.isnan() | (values == math.inf)).any()):
         raise PosteriorError("log_prob returned NaN or infinity: check the model and its condition")
     return values

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avgeo.flow.cells import CellDensity, Cells, LogDensity, refine
+from avgeo.flow.cells import CellDensity, Cells, LogDensity, refine, values_at
 
 _GAUSS = (0.5 - 0.5 / math.sqrt(3), 0.5 + 0.5 / math.sqrt(3))
 _UNIFORM = 0.1  # of the draws, so that none weighs much where the cells took the density for too low
@@ -37,12 +37,13 @@ def integral(
     """∫p dA on cells that hold at most a thousandth each (`refine` to `tolerance`), and by `count` draws.
 
     `samples` of the density lead the cells to its peaks: a peak much narrower than the cells that none has led to is
-    missed by both. Raises `ValueError` for fewer than 10 draws.
+    missed by both, and the standard error does not know. Raises `ValueError` for fewer than 10 draws, `PosteriorError`
+    for NaN.
     """
     if count < 10:
         raise ValueError(f"count must be at least 10, got {count}")
     guide = refine(log_prob, samples, tolerance=tolerance, limit=limit)
-    mean, error = integral_by_sampling(log_prob, guide, count, torch.Generator().manual_seed(seed))
+    mean, error = integral_by_sampling(log_prob, guide, count, torch.Generator().manual_seed(seed + 1))
     asked = guide.evaluations + len(_GAUSS) ** 2 * len(guide.cells) + count
     return Integral(integral_by_grid(log_prob, guide.cells), mean, error, asked)
 
@@ -54,7 +55,7 @@ def integral_by_grid(log_prob: LogDensity, cells: Cells) -> float:
     whose peak was missed are not cut.
     """
     one = torch.ones(len(cells), dtype=torch.float64)
-    values = [log_prob(cells.inside(across * one, up * one)).cpu().double() for across in _GAUSS for up in _GAUSS]
+    values = [values_at(log_prob, cells.inside(across * one, up * one)) for across in _GAUSS for up in _GAUSS]
     return float((torch.stack(values).exp().mean(0) * cells.area).sum())
 
 
@@ -71,5 +72,5 @@ def integral_by_sampling(
     chosen = torch.multinomial(share, count, replacement=True, generator=generator)
     across, up = torch.rand(2, count, generator=generator, dtype=torch.float64)
     points = Cells(guide.cells.bounds[chosen]).inside(across, up)
-    ratio = torch.exp(log_prob(points).cpu().double() - (share / area).log()[chosen])
+    ratio = torch.exp(values_at(log_prob, points) - (share / area).log()[chosen])
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))

@@ -316,7 +316,9 @@ def _held_out(
 def _least(smallest_km: float) -> float:
     if not smallest_km > 0:
         raise DensityError(f"smallest_km must be above 0, got {smallest_km}: copies would make kernels points")
-    return (smallest_km / EARTH_RADIUS_KM) ** 2
+    if (least := (smallest_km / EARTH_RADIUS_KM) ** 2) < _NARROWEST:
+        raise DensityError(f"smallest_km must be at least 0.001, got {smallest_km}: float64 has no digits for less")
+    return least
 
 
 def fit_kernels(

@@ -218,7 +218,8 @@ def _roll(state: _State, step: Tensor) -> _State:
     """Roll along a step (2 or 3, n): two components in the frame, in radians, and the gain of the total."""
     w = step[:2]
     # Rodrigues' rotation about the axis across the step: sin θ/θ and (1 - cos θ)/θ² from half the angle
-    half = (torch.hypot(w[0], w[1]) / 2).clamp_min(torch.finfo(w.dtype).tiny)
+    # kept above zero, where neither the ratio nor a gradient through the norm is a number
+    half = torch.hypot(w[0], w[1].abs().clamp_min(torch.finfo(w.dtype).tiny ** 0.5)) / 2
     sine = torch.sin(half)
     ratio = sine / half
     slope = ratio * torch.cos(half)

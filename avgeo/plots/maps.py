@@ -225,8 +225,10 @@ def _grid(*grid: Any, area: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, 
         raise PlotError("log_prob must have shape (latitudes, longitudes), or (n,) like both grids; no NaN")
     if area is None:
         area = np.cos(np.radians(latitude)) if regular else np.ones_like(values)
-    elif area.shape != values.shape or not (area > 0).all():
-        raise PlotError(f"area must be positive and of log_prob's shape {values.shape}, got {area.shape}")
+    elif (area := np.asarray(area, dtype=np.float64)).shape != values.shape or not (
+        (area > 0) & np.isfinite(area)
+    ).all():
+        raise PlotError(f"area must be positive, finite and of log_prob's shape {values.shape}, got {area.shape}")
     values = np.maximum(values, values.max() - 60)  # minus infinity cannot be interpolated
     return latitude.ravel(), longitude.ravel(), values.ravel(), area.ravel()
 
@@ -240,9 +242,9 @@ def density_map(
     estimate: tuple[float, float] | None = None,
     masses: Sequence[float] = (0.5, 0.9),
     areas_km2: Sequence[float] | None = None,
-    area: np.ndarray | None = None,
     truth_label: str = "true place",
     title: str | None = None,
+    area: np.ndarray | None = None,
 ) -> Drawn:
     """A density on the sphere (nats per unit-sphere area) as a map, with credible regions and marked places.
 
