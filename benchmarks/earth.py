@@ -85,6 +85,7 @@ METHODS = {
     UNIFORM_BASE: _flow(flows.flow(None)),
     "flow, vMF mixture base": _flow(flows.flow(flows.few_base)),
     "flow, kernel base": _flow(flows.flow(flows.kernel_base)),
+    "flow, uniform base, ten times as long": _flow(flows.flow(None, 10)),
     "flow and kernels": _flow(flows.mixed, "flow, kernel base", OURS, checked=False),
 }
 
