@@ -292,9 +292,7 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         for item in evidence
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
-    said = (
-        "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
-    )
+    said = "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
     said += " Both by the flow as it was trained, before recalibration."
     note = f'<p class="note">{said}</p>'
     return _section("Evidence", _table(heads, rows, "Evidence") + note)
