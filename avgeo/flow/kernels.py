@@ -154,7 +154,7 @@ class KernelMixture(Base):
             raise DensityError(
                 f"variance must lie between {_NARROWEST:g} and {_WIDEST:g} rad²: what is flat is the uniform share"
             )
-        if not bool((weight >= 0).all()) or not float(weight.sum()) <= 1 + 1e-9:
+        if not bool((weight >= 0).all()) or not float(weight.double().sum()) <= 1 + 1e-6:
             raise DensityError("weight must be at least 0 and sum to at most 1: the rest is the uniform law's share")
         center, axis = unit(center, "center"), unit(axis, "axis")
         if not bool(((center * axis).sum(-1).abs() < 1e-4).all()):
