@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 
-from avgeo.flow import Condition, ConditionError
+from avgeo.flow import MODALITIES, Condition, ConditionError
 from avgeo.perceive import AtomModel, SightModel
 from avgeo.sphere import from_degrees
 
@@ -47,7 +47,7 @@ def told(
 
 def row_of(condition: Condition) -> str:
     """The row of `SHOWN` that one clip's condition belongs to; `ConditionError` where it is none of them."""
-    given = tuple(name for name in ("sound", "sight", "proposal") if bool(getattr(condition, f"has_{name}").all()))
+    given = tuple(name for name in MODALITIES if bool(getattr(condition, f"has_{name}").all()))
     for row, shown in SHOWN.items():
         if shown == given:
             return row

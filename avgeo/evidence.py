@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from avgeo.flow import Condition, point_estimate
+from avgeo.flow import MODALITIES, Condition, point_estimate
 from avgeo.perceive import Atom
 from avgeo.sphere import distance_km
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST = 6  # atoms, and sights, that are left out
 _SAMPLES = 128
+_ALL = {"sound": "everything heard", "sight": "everything seen", "proposal": "the reasoner's answer"}
 
 _LeftOut = tuple[str, str, float, float, Condition]  # detector, label, start_s, end_s, what remains
 
@@ -43,15 +44,10 @@ def weigh(
     Both estimates of a shift come from the same random numbers, so that evidence without effect shifts by 0 km.
     """
     without: list[_LeftOut] = []
-    for name, has in (("sound", full.has_sound), ("sight", full.has_sight), ("proposal", full.has_proposal)):
-        if has:
-            others = [other for other in ("sound", "sight", "proposal") if other != name]
-            label = {
-                "sound": "everything heard",
-                "sight": "everything seen",
-                "proposal": "the reasoner's answer",
-            }[name]
-            without.append(("modality", label, 0.0, duration_s, full.only(*others)))
+    for name in MODALITIES:
+        if getattr(full, f"has_{name}"):
+            others = (other for other in MODALITIES if other != name)
+            without.append(("modality", _ALL[name], 0.0, duration_s, full.only(*others)))
     if full.has_sound:
         without += _atoms_left_out(model, full, atoms)
     if full.has_sight:

@@ -71,10 +71,14 @@ def recalibrate(study: Pipeline, world: Pipeline, out: Path) -> None:
 
 def read_recalibrations(folder: Path) -> dict[str, Recalibration]:
     """By row of `SHOWN`, what `recalibrate` wrote."""
-    rows = json.loads((folder / _FILE).read_text(encoding="utf-8"))["rows"]
+    rows = _read(folder)["rows"]
     return {row: Recalibration(**rows[row]) for row in SHOWN}
 
 
 def clips_fitted_on(folder: Path) -> int:
     """How many fresh clips `recalibrate` had."""
-    return json.loads((folder / _FILE).read_text(encoding="utf-8"))["clips"]
+    return _read(folder)["clips"]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / _FILE).read_text(encoding="utf-8"))

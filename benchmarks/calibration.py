@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avgeo.artifacts import build, run_card
+from avgeo.conditions import SHOWN
 from avgeo.evaluate import coverage, place_interval
 from avgeo.flow import (
     HeldOut,
@@ -39,8 +40,6 @@ from avgeo.pipeline import Pipeline
 from avgeo.profiles import get_profile
 from avgeo.recalibrate import POINTS, apart, fresh_world, perceived
 
-SENSES = {"sound": ("sound",), "sight": ("sight",), "both": ("sound", "sight"),
-          "both + proposal": ("sound", "sight", "proposal")}  # fmt: skip
 MASSES = (0.5, 0.9, 0.95)
 LAWS, DRAWS = 100, 4000
 
@@ -60,13 +59,13 @@ def ask(study: Pipeline, world: Pipeline, others: list[Pipeline]) -> dict[str, A
     def make(out: Path) -> None:
         condition = perceived(study, world, rows)
         tensors: dict[str, Tensor] = {}
-        for sense, shown in SENSES.items():
+        for sense, shown in SHOWN.items():
             found = hold_out(study.sphere_flow, world.points[rows], condition.only(*shown), seed=world.seed, **POINTS)
             tensors |= {f"{sense}.{name}": tensor.contiguous() for name, tensor in vars(found).items()}
         save_file(tensors, out / "asked.safetensors")
 
     done = build(
-        "calibration", make, settings=POINTS | {"senses": SENSES}, seed=world.seed,
+        "calibration", make, settings=POINTS | {"shown": SHOWN}, seed=world.seed,
         inputs={"flow": study.flow, "features": world.features}
         | {f"apart from {number}": other.features for number, other in enumerate(others)},
         code=("conditions", "flow", "recalibrate", "sphere", "perceive"),
@@ -74,7 +73,7 @@ def ask(study: Pipeline, world: Pipeline, others: list[Pipeline]) -> dict[str, A
     tensors = load_file(done.path / "asked.safetensors")
     names = ("truth_log_prob", "log_prob", "area")
     places = [f"{world.seed} {name}" for name in world.manifest["place_id"].iloc[rows]]
-    return {sense: Asked(HeldOut(*(tensors[f"{sense}.{name}"] for name in names)), places) for sense in SENSES}
+    return {sense: Asked(HeldOut(*(tensors[f"{sense}.{name}"] for name in names)), places) for sense in SHOWN}
 
 
 def integrals(study: Pipeline, world: Pipeline) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def integrals(study: Pipeline, world: Pipeline) -> dict[str, Any]:
     condition = perceived(study, world, rows[:: max(1, len(rows) // LAWS)][:LAWS])
     found: list[dict[str, Any]] = []
     for row in tqdm(range(-1, len(condition)), desc="∫ p dA", unit="law", disable=None):
-        shown = () if row < 0 else list(SENSES.values())[row % len(SENSES)]
+        shown = () if row < 0 else list(SHOWN.values())[row % len(SHOWN)]
         one = condition[max(row, 0) :][:1].only(*shown)
         total = total_probability(study.sphere_flow, one, count=DRAWS, seed=row + 1)
         found.append({"shown": " and ".join(shown)} | asdict(total))
@@ -137,7 +136,7 @@ def main() -> None:
         to_fit = [ask(study, world, []) for world in fitted_on]
         to_judge = [ask(study, world, fitted_on) for world in judged_on]
         result: dict[str, Any] = {}
-        for sense in SENSES:
+        for sense in SHOWN:
             fit, test = together([asked[sense] for asked in to_fit]), together([asked[sense] for asked in to_judge])
             result[sense] = {"clips": {"fit": len(fit.places), "test": len(test.places)},
                              "places": {"fit": len(set(fit.places)), "test": len(set(test.places))},

@@ -167,7 +167,7 @@ def needles(count: int = 20, km: float = 1.0) -> KernelMixture:
 
 def test_one_sample_leads_to_its_peak():
     law = needles()
-    found = refine(law.log_prob, law.center, limit=1_000_000)
+    found = refine(law.log_prob, law.center, limit=200_000)
     assert found.total == pytest.approx(1, abs=0.02)
     alone = refine(needles(1).log_prob, needles(1).center)  # and where all else is -inf
     assert alone.total == pytest.approx(1, abs=0.02)

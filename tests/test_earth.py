@@ -162,7 +162,8 @@ def test_a_card_is_read_and_concluded_from() -> None:
         "result": {"minus_plain": minus, "cells": cells, "summary": summary, "published": {"a paper": {"fire": -9.0}}}
     }
     said = benchmark.concluded(card, "flow")
-    assert said == "flow against plain vMF kernels: better on fire; worse on flood; not apart on volcano, earthquake."
+    verdict = "better on fire; worse on flood; not apart on volcano; one split only on earthquake."
+    assert said == f"flow against plain vMF kernels: {verdict}"
     found = benchmark.differences(card, methods=["flow"]).iloc[0]
     assert found["flood"] == "0.500 [0.400, 0.600]" and found["earthquake"] == "0.3 (one seed)"
     assert list(benchmark.differences(card)["method"]) == ["flow", "other"]

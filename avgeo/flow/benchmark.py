@@ -79,12 +79,20 @@ def integrals(card: Card) -> pd.DataFrame:
 
 
 def concluded(card: Card, method: str, key: str = "minus_plain") -> str:
-    """In words: on which sets `method` is better or worse than the other of `differences`, by intervals clear of 0."""
+    """In words: on which sets `method` is better or worse than the other of `differences`, by intervals clear of 0.
+
+    One split has no interval: nothing is concluded from it.
+    """
     other = {"minus_plain": PLAIN, "minus_ours": OURS, "minus_uniform_base": UNIFORM_BASE}[key]
-    said: dict[str, list[str]] = {"better": [], "worse": [], "not apart": []}
+    said: dict[str, list[str]] = {"better": [], "worse": [], "not apart": [], "one split only": []}
     for row in _part(card, key, "deduplicated", [method]).to_dict("records"):
-        clear = row["low"] is not None and row["low"] * row["high"] > 0
-        said[("better" if row["difference"] < 0 else "worse") if clear else "not apart"].append(str(row["set"]))
+        if pd.isna(row["low"]):
+            word = "one split only"
+        elif row["low"] * row["high"] <= 0:
+            word = "not apart"
+        else:
+            word = "better" if row["difference"] < 0 else "worse"
+        said[word].append(str(row["set"]))
     told = [f"{word} on {', '.join(sets)}" for word, sets in said.items() if sets]
     return f"{method} against {other}: {'; '.join(told)}."
 

@@ -85,12 +85,17 @@ class CellDensity:
 
     def sample(self, n: int, *, seed: int = 0) -> Float64[Tensor, "n 3"]:
         """`n` places: a cell by its mass, and a place in it by area."""
+        return self.draw(n, torch.Generator().manual_seed(seed))[0]
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Float64[Tensor, "n 3"], Float64[Tensor, " n"]]:
+        """`n` places and their log densities by the cells, made to integrate to one."""
         if n < 1:
             raise PosteriorError(f"n must be at least 1, got {n}")
-        draw = torch.Generator().manual_seed(seed)
-        mass = torch.softmax(self.log_prob + self.cells.area.log(), 0)
-        chosen = Cells(self.cells.bounds[torch.multinomial(mass, n, True, generator=draw)])
-        return chosen.inside(*torch.rand(2, n, generator=draw, dtype=torch.float64))
+        log_area = self.cells.area.log()
+        log_mass = torch.log_softmax(self.log_prob + log_area, 0)
+        chosen = torch.multinomial(log_mass.exp(), n, True, generator=generator)
+        at = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        return Cells(self.cells.bounds[chosen]).inside(*at), (log_mass - log_area)[chosen]
 
 
 def even_cells(count: int) -> Cells:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from avgeo.flow.cells import CellDensity, Cells, LogDensity, refine, values_at
+from avgeo.sphere import uniform_log_density
 
 _GAUSS = (0.5 - 0.5 / math.sqrt(3), 0.5 + 0.5 / math.sqrt(3))
 _UNIFORM = 0.1  # of the draws, so that none weighs much where the cells took the density for too low
@@ -66,11 +67,8 @@ def integral_by_sampling(
 
     Unbiased whatever the guide; the closer it is to p, the smaller the error.
     """
-    area = guide.cells.area
-    mass = torch.softmax(guide.log_prob + area.log(), 0)
-    share = (1 - _UNIFORM) * mass + _UNIFORM * area / area.sum()
-    chosen = torch.multinomial(share, count, replacement=True, generator=generator)
-    across, up = torch.rand(2, count, generator=generator, dtype=torch.float64)
-    points = Cells(guide.cells.bounds[chosen]).inside(across, up)
-    ratio = torch.exp(values_at(log_prob, points) - (share / area).log()[chosen])
+    even = torch.tensor(math.log(_UNIFORM) + uniform_log_density(), dtype=torch.float64)
+    own = guide.log_prob + math.log((1 - _UNIFORM) / guide.total)
+    points, log_q = replace(guide, log_prob=torch.logaddexp(own, even)).draw(count, generator)
+    ratio = torch.exp(values_at(log_prob, points) - log_q)
     return float(ratio.mean()), float(ratio.std() / math.sqrt(count))

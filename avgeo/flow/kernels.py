@@ -154,7 +154,9 @@ class KernelMixture(Base):
             raise DensityError(
                 f"variance must lie between {_NARROWEST:g} and {_WIDEST:g} rad²: what is flat is the uniform share"
             )
-        if not bool((weight >= 0).all()) or not float(weight.double().sum()) <= 1 + 1e-6:
+        weight = weight.double()
+        total = float(weight.sum())
+        if not bool((weight >= 0).all()) or not total <= 1 + 1e-6:  # as far as rounding in float32 goes
             raise DensityError("weight must be at least 0 and sum to at most 1: the rest is the uniform law's share")
         center, axis = unit(center, "center"), unit(axis, "axis")
         if not bool(((center * axis).sum(-1).abs() < 1e-4).all()):
@@ -162,7 +164,7 @@ class KernelMixture(Base):
         self.register_buffer("center", center)
         self.register_buffer("axis", axis)
         self.register_buffer("variance", variance.double())
-        self.register_buffer("weight", weight.double())
+        self.register_buffer("weight", weight / max(1.0, total))
 
     @property
     def uniform_share(self) -> float:

@@ -223,12 +223,14 @@ def _grid(*grid: Any, area: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, 
         latitude, longitude = np.meshgrid(latitude, longitude, indexing="ij")
     if not (latitude.shape == longitude.shape == values.shape) or not values.size or np.isnan(values).any():
         raise PlotError("log_prob must have shape (latitudes, longitudes), or (n,) like both grids; no NaN")
-    if area is None:
-        area = np.cos(np.radians(latitude)) if regular else np.ones_like(values)
-    elif (area := np.asarray(area, dtype=np.float64)).shape != values.shape or not (
-        (area > 0) & np.isfinite(area)
-    ).all():
-        raise PlotError(f"area must be positive, finite and of log_prob's shape {values.shape}, got {area.shape}")
+    if area is not None:
+        area = np.asarray(area, dtype=np.float64)
+    elif regular:
+        area = np.cos(np.radians(latitude)).clip(0)
+    else:
+        area = np.ones_like(values)
+    if area.shape != values.shape or not ((area >= 0) & np.isfinite(area)).all() or not area.any():
+        raise PlotError(f"area must be at least 0, finite and of log_prob's shape {values.shape}, got {area.shape}")
     values = np.maximum(values, values.max() - 60)  # minus infinity cannot be interpolated
     return latitude.ravel(), longitude.ravel(), values.ravel(), area.ravel()
 
