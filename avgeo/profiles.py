@@ -163,7 +163,7 @@ class FlowSettings:
     drop_sight: float = 0.3
     drop_proposal: float = 0.5
     jitter_kappa: float = 100.0
-    solver_steps: int = 24
+    solver_steps: int = 32
     samples: int = 64
 
 

@@ -32,7 +32,7 @@ FieldWithDivergence = Callable[[Tensor, float, Tensor], tuple[Tensor, Tensor]]
 """(points (n, 3), time, tangents e (n, 3, k)) to velocities (n, 3) and sum_i <e_i, Dv·e_i> (n,), with an orthonormal
 frame the divergence on the sphere."""
 
-GRADING = 1.8
+GRADING = 1.4
 _HISTORY = 3
 
 
