@@ -28,8 +28,8 @@ def main() -> None:
     }
     file = data_dir() / "results" / "agl1k-rewards.json"
     with run_card(file, what=what, command="python benchmarks/agl1k.py", settings=settings, seed=0) as card:
-        card["result"] = reward_published(read_agl1k(fetch(TABLE)), read_published(fetch(ANSWERS)))
-    for name, mean_km in card["result"]["mean_km"].items():
+        card["result"] = found = reward_published(read_agl1k(fetch(TABLE)), read_published(fetch(ANSWERS)))
+    for name, mean_km in found["mean_km"].items():
         print(f"{name}: {mean_km:.2f} km")
 
 
