@@ -133,7 +133,7 @@ def test_groundedness_reads_every_cue_once(monkeypatch):
     monkeypatch.setattr(prompts, "MAX_CHARACTERS", 10**7)
     read = []
     monkeypatch.setattr(rewards, "same_cue", lambda label: (read.append(label), prompts.same_cue(label))[1])
-    cited, atoms = [f"cue {index}" for index in range(100_000)], [f"cue {index}" for index in range(50_000)]
+    cited, atoms = [f"cue {index}" for index in range(4000)], [f"cue {index}" for index in range(2000)]
     got = reward("groundedness", [say(0.0, 0.0, heard=";".join(cited), seen="none")], heard=atoms)
     assert got == [0.0]
     assert len(read) == len(cited) + len(atoms) + len(COLUMNS["seen"])

@@ -1,4 +1,4 @@
-"""Growth of the cost of hostile answers: `pytest benchmarks/test_untrusted.py --benchmark-group-by=group`.
+"""Growth of the cost of hostile answers: `pytest benchmarks/test_hostile.py --benchmark-group-by=group`.
 
 Every shape is parsed at 100, 200 and 400 thousand characters (the limit on length lifted, which would refuse them all
 unread), in turns. Read `doubling` in the extra information: the factor per doubling of the length, 2 for linear work, 4
@@ -20,7 +20,7 @@ from avgeo.reason.rewards import groundedness_reward
 from avgeo.untrusted import shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from test_untrusted import ANSWERED, SHAPES
+from hostile import ANSWERED, SHAPES
 
 SIZES = (100_000, 200_000, 400_000)
 AT_LEAST_S = 2e-3  # shorter work is repeated until a clock can tell it
