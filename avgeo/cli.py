@@ -18,6 +18,7 @@ import typer
 
 from avgeo.paths import write_bytes
 from avgeo.quiet import quiet
+from avgeo.untrusted import shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +50,12 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"avgeo: {message}", file=sys.stderr)
+    print(f"avgeo: {shown(message)}", file=sys.stderr)
+
+
+def _echo(text: str) -> None:
+    """Print a line of a result: what files and models are called is shown, and no terminal obeys it."""
+    typer.echo(shown(text))
 
 
 def _writable(*paths: Path | None) -> None:
@@ -63,7 +69,8 @@ def _writable(*paths: Path | None) -> None:
 
 def _write(path: Path, content: str | bytes) -> None:
     """Write a result whole or not at all, and say where it is."""
-    write_bytes(path, content.encode("utf-8") if isinstance(content, str) else content)
+    # a file name that is no UTF-8 holds lone surrogates: JSON has escapes for them
+    write_bytes(path, content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
     _say(f"wrote {path}")
 
 
@@ -134,7 +141,8 @@ def curate(
         from avgeo.curate import as_text
         from avgeo.curate import explain as run_explain
 
-        typer.echo(as_text(run_explain(explain, settings)))
+        for line in as_text(run_explain(explain, settings)).splitlines():
+            _echo(line)
         return
     if not where or out is None:
         raise typer.BadParameter("give WHERE and --out DIR, or --explain CLIP")
@@ -145,11 +153,11 @@ def curate(
         seed=seed, engine=engine, workers=workers, copy=copy, shards=shards, redistribute_unknown=redistribute_unknown,
     )  # fmt: skip
     total = report.kept + report.rejected
-    typer.echo(f"kept {report.kept} of {total} from {report.places} places; manifest: {report.manifest}")
+    _echo(f"kept {report.kept} of {total} from {report.places} places; manifest: {report.manifest}")
     for gate, count in report.by_gate.items():
-        typer.echo(f"  rejected by {gate}: {count}")
+        _echo(f"  rejected by {gate}: {count}")
     if report.rejected:
-        typer.echo(f"  reasons: {report.rejects}")
+        _echo(f"  reasons: {report.rejects}")
     for what, count in report.not_measured.items():
         _say(f"note: {what} ({count} items)")
     for note in report.notes:
@@ -166,11 +174,11 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of `avgeo curate`
 
     problems = run(folder)
     for problem in problems:
-        typer.echo(problem)
+        _echo(problem)
     if problems:
         _say(f"error: {len(problems)} problem{'s' * (len(problems) > 1)} in {folder}")
         raise typer.Exit(1)
-    typer.echo(f"{folder}: all is as it was published")
+    _echo(f"{folder}: all is as it was published")
 
 
 @app.command()
@@ -193,14 +201,14 @@ def embed(
     root = manifest if manifest.is_dir() else manifest.parent
     corpus = embed_corpus(table, root, settings, out, encoder=encoder, engine=engine, workers=workers)
     done, failed, card = corpus.index, corpus.failed, corpus.card
-    typer.echo(
+    _echo(
         f"embedded {len(done)} of {len(table)} clips with {encoder}: {done['count'].sum()} frames of {card['dim']}, "
         f"one per {card['frame_s']:g} s; index: {out / 'index.parquet'}"
     )
     if len(failed):
         first = failed.iloc[0]
-        typer.echo(f"  failed: {len(failed)}, first {first['clip_id']}: {first['reason']}")
-        typer.echo(f"  reasons: {out / 'failed.parquet'}")
+        _echo(f"  failed: {len(failed)}, first {first['clip_id']}: {first['reason']}")
+        _echo(f"  reasons: {out / 'failed.parquet'}")
     if not len(done):
         _say(f"error: nothing of {manifest} could be embedded")
         raise typer.Exit(1)
@@ -230,7 +238,7 @@ def atoms(
     system = _model(LocateModel, model, profile, seed)
     found = hear(file, system, max_s=max_seconds)[:limit]
     for atom in found:
-        typer.echo(f"{atom.start_s:7.2f}-{atom.end_s:6.2f} s  {atom.strength:8.2f}  {atom.name}")
+        _echo(f"{atom.start_s:7.2f}-{atom.end_s:6.2f} s  {atom.strength:8.2f}  {atom.name}")
     if not found:
         _say(f"note: no atom sounds in {file}")
     if json_out is not None:
@@ -278,8 +286,9 @@ def evaluate(
 
     _writable(json_out)
     metrics = run(predictions, truth, bootstrap=bootstrap, seed=seed, split=split)
-    typer.echo(metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}"))
-    typer.echo(
+    for line in metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}").splitlines():
+        _echo(line)
+    _echo(
         f"truth {metrics.n_truth}, missing {metrics.n_missing}, refused {metrics.n_refused}, "
         f"invalid {metrics.n_invalid}, not in truth {metrics.n_extra}; {metrics.clustering}"
     )
@@ -305,11 +314,12 @@ def locate(
     _probe(file)
     from avgeo.locate import LocateModel, usable
     from avgeo.locate import locate as run
+    from avgeo.telling import located_lines
 
     usable(file, sight_only=sight_only)
     _writable(json_out, html_out, geojson_out)
     found = run(file, _model(LocateModel, model, profile, seed), sight_only=sight_only, max_s=max_seconds, seed=seed)
-    _print_located(found)
+    typer.echo("\n".join(located_lines(found)))
     if json_out is not None:
         _write(json_out, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     if geojson_out is not None:
@@ -327,37 +337,6 @@ def _probe(file: Path) -> Any:
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(file)):
         raise ClipError(f"{file}: is an address, not a file; download it and give the file")
     return probe(file)
-
-
-def _print_located(found: Any) -> None:
-    typer.echo(
-        f"estimate  {found.latitude_deg:.2f}, {found.longitude_deg:.2f}"
-        f"   entropy {found.entropy_bits:.1f} bits against uniform (shown: {found.recalibration['shown']})"
-    )
-    for mass, area in found.regions:
-        typer.echo(f"  {mass:.0%} of the probability lies in {area:,.0f} km²")
-    typer.echo("places (share of the posterior nearest to each)")
-    for place in found.places:
-        typer.echo(f"  {place['probability']:6.1%}  {place['name']}, {place['country_code']}")
-    typer.echo("countries")
-    for share in found.countries[:5]:
-        typer.echo(f"  {share['probability']:6.1%}  {share['name']}")
-    typer.echo("atoms heard")
-    for atom in found.atoms[:10]:
-        typer.echo(f"  {atom.start_s:6.2f}-{atom.end_s:6.2f} s  {atom.strength:7.2f}  {atom.name}")
-    if not found.atoms:
-        typer.echo("  none")
-    typer.echo("evidence (bits at the estimate; shift of the estimate without it)")
-    for item in found.evidence:
-        typer.echo(f"  {item.bits:+7.2f} bits  {item.shift_km:8.0f} km  {item.detector}: {item.label}")
-    if found.metadata_location is not None:
-        place = found.metadata_location
-        typer.echo(
-            f"metadata says {place['latitude_deg']:.4f}, {place['longitude_deg']:.4f} ({place['kind']}); not used above"
-        )
-    typer.echo(f"model: {found.model['name']}, trained on {found.model['trained_on']}")
-    if found.model["trained_on"] == "AVG-Sim":
-        typer.echo("note: trained on a simulated Earth only; this is not evidence about where a real clip was recorded")
 
 
 def _model(loader: Any, folder: Path | None, profile: str, seed: int) -> Any:
@@ -392,6 +371,6 @@ def doctor() -> None:
 
     lines, healthy = diagnose()
     for line in lines:
-        typer.echo(line)
+        _echo(line)
     if not healthy:
         raise typer.Exit(1)

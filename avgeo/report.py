@@ -1,17 +1,17 @@
 """One clip's answer as one HTML file: no network, no script, readable by eye, by screen reader and on paper.
 
-Every text that comes from a file or a model is escaped, and a content security policy forbids scripts and
-requests, so that a hostile file name or tag stays text.
+Every text that comes from a file or a model is escaped (markup, and characters that cannot be seen), and a content
+security policy forbids scripts and requests, so that a hostile file name or tag stays text.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import wave
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avgeo import plots
+from avgeo.untrusted import shown
 
 if TYPE_CHECKING:
     from avgeo.locate import Posterior
@@ -128,6 +129,11 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     )
 
 
+def escape(text: str) -> str:
+    """Text for the page: markup and quotes as entities, what cannot be seen as escapes, a runaway text cut short."""
+    return html.escape(shown(text))
+
+
 def _section(title: str, body: str) -> str:
     anchor = title.lower().replace(" ", "-")
     return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(title)}</h2>\n{body}\n</section>\n'
@@ -173,8 +179,8 @@ def _span(item: Mapping[str, Any]) -> str:
 
 
 def _probability(value: Any) -> str:
-    shown = _number(None if value is None else 100 * float(value))
-    return f"{shown} %" if shown != "–" else "–"
+    number = _number(None if value is None else 100 * float(value))
+    return f"{number} %" if number != "–" else "–"
 
 
 def _place(place: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avgeo.reason.prompts import (
+    MAX_CHARACTERS,
     MAX_CITED,
     MAX_HEARD,
     SKELETON,
@@ -23,10 +24,11 @@ from avgeo.reason.prompts import (
     shown_atoms,
     trace,
 )
+from avgeo.untrusted import hides
 
 names = st.text(
     st.characters(exclude_characters=";<>\n\r", exclude_categories=("C", "Z")), min_size=1, max_size=12
-).filter(lambda name: name != "none")
+).filter(lambda name: name != "none" and not hides(name))
 atoms = st.lists(st.tuples(names, st.floats(0, 1e6)), max_size=12)
 latitudes, longitudes = st.floats(-90, 90), st.floats(-180, 180)
 
@@ -51,9 +53,16 @@ def test_a_trace_parses_back(heard, data, seen, country, region, latitude_deg, l
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.text())
+@given(st.text(st.characters()))  # every code point, lone surrogates too
 def test_parse_is_total(text):
     assert isinstance(parse(text), Answer | ParseFailure)
+    found = parse(answer(country=text))  # the text as JSON escapes it
+    if not text.strip():
+        assert found == ParseFailure("not a name")
+    elif hides(text):
+        assert found == ParseFailure("hidden character in a name")
+    else:
+        assert isinstance(found, Answer) and found.country == text.strip() and found.country.encode("utf-8")
 
 
 @settings(deadline=None, max_examples=50)
@@ -84,7 +93,7 @@ def test_parse_is_total_near_the_grammar(fixed, where, noise):
         (answer(latitude=math.nan), "not JSON"),
         (answer(latitude=math.inf), "not JSON"),
         (answer().replace("-1.3", "-01.3"), "not JSON"),
-        ("<think></think><answer>" + "[" * 100_000 + "</answer>", "not JSON"),
+        ("<think></think><answer>" + "[" * 16_000 + "</answer>", "not JSON"),
         ("<think></think><answer>[1, 2]</answer>", "wrong keys"),
         (answer(certainty=1), "wrong keys"),
         (answer().replace('"region"', '"Region"'), "wrong keys"),
@@ -98,6 +107,19 @@ def test_parse_is_total_near_the_grammar(fixed, where, noise):
         (answer(longitude=-180.5), "out of range"),
         (answer().replace("-1.3", "1e999"), "out of range"),
         (answer().replace("36.8", "9" * 400), "out of range"),
+        (answer().replace("36.8", "9" * 5000), "out of range"),  # Python refuses to read so long an integer
+        (answer().replace("36.8", "1" + "0" * 9000), "out of range"),
+        (answer().replace("36.8", "-1e" + "9" * 9000), "out of range"),
+        (answer().replace("surf", "s" * MAX_CHARACTERS), "too long"),
+        (" " * (MAX_CHARACTERS + 1), "too long"),
+        (answer(country="Ken\x00ya"), "hidden character in a name"),
+        (answer(country="\x1b[31mKenya"), "hidden character in a name"),
+        (answer(region="Eastern\u202eacirfA"), "hidden character in a name"),
+        (answer(country="Ken\u200bya"), "hidden character in a name"),
+        (answer(country="Kenya\n"), "hidden character in a name"),
+        (answer(country="\ud800"), "hidden character in a name"),
+        (answer(country="Kenya\u3164"), "hidden character in a name"),
+        (answer(country="\U000e0041"), "hidden character in a name"),
     ],
 )  # fmt: skip
 def test_failures_are_named(completion, reason):
@@ -108,6 +130,10 @@ def test_what_is_accepted_is_read_as_written():
     found = parse("\n" + answer(country=" Côte d'Ivoire ", latitude=7, longitude=-180) + "\n")
     assert found == Answer("Côte d'Ivoire", "Eastern Africa", 7.0, -180.0, ("surf",), ("sun high",))
     assert parse(answer().replace("surf", "none")).heard == ()
+    assert math.copysign(1, parse(answer().replace("-1.3", "-0")).latitude_deg) == 1
+    assert parse(answer(country="S\u00e3o\u00a0Tom\u00e9", region="<b>&amp;</b>")).country == "S\u00e3o\u00a0Tom\u00e9"
+    longest = answer().replace("surf", "s" * (MAX_CHARACTERS - len(answer()) + 4))
+    assert len(longest) == MAX_CHARACTERS and isinstance(parse(longest), Answer)
 
 
 def test_the_prompt_names_the_strongest_atoms_once():
@@ -140,6 +166,8 @@ def test_traces_cite_only_what_is_there():
     [
         ({"heard": [("a;b", 1.0)]}, "heard"),
         ({"heard": [("a", math.nan)]}, "heard"),
+        ({"heard": [("a\x85b", 1.0)]}, "heard"),
+        ({"region": "a\u200bb"}, "region"),
         ({"heard": [("a", -1.0)]}, "heard"),
         ({"seen": ["<answer>"]}, "seen"),
         ({"country": " "}, "country"),

@@ -207,6 +207,19 @@ def test_hostile_text_stays_text():
     assert page.text.count(HOSTILE) >= 8  # shown as it is
 
 
+UNSEEN = "Ke\x1b[2Jn\x00y\u202ea\u200b\ud800\x9b31m\u2028\U000e0041"
+
+
+def test_text_that_hides_is_shown():
+    located = spoil(copy.deepcopy(LOCATED), UNSEEN + "<b>" + "k" * 100_000)
+    page = html_report(located, frames=FRAMES, audio=SOUND, sample_rate_hz=RATE, density=density())
+    assert not [c for c in set(page) - {"\n"} if not c.isprintable()]
+    assert page.encode("utf-8") and len(page) < 10**6
+    text = Page(page).text
+    assert r"Ke\x1b[2Jn\x00y\u202ea\u200b\ud800\x9b31m\u2028\U000e0041<b>kkk" in text and "more characters" in text
+    assert not Page(page).all("b")
+
+
 @given(text=st.text(alphabet="<>&\"'/=`$\\ax\u202e\x00-!", max_size=30))
 @settings(max_examples=60)
 def test_no_text_can_add_a_tag(text):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avgeo.reason import rewards
+from avgeo.reason import prompts, rewards
 from avgeo.reason.prompts import question
 
 latitudes, longitudes = st.floats(-90, 90), st.floats(-180, 180)
@@ -126,6 +126,17 @@ def test_groundedness_judges_sound_and_sight():
     assert reward("groundedness", said) == [1.0, 0.0, 0.0, 0.0, -1.0, -1.0]
     blind = rewards.groundedness_reward(said[3:4], [0.0], [0.0], heard=[["surf"]])
     assert blind == [1.0]  # sights are not judged where none are given
+
+
+def test_groundedness_reads_every_cue_once(monkeypatch):
+    """Counted, not timed: cues and atoms are each spelled once, so that both may be many."""
+    monkeypatch.setattr(prompts, "MAX_CHARACTERS", 10**7)
+    read = []
+    monkeypatch.setattr(rewards, "same_cue", lambda label: (read.append(label), prompts.same_cue(label))[1])
+    cited, atoms = [f"cue {index}" for index in range(4000)], [f"cue {index}" for index in range(2000)]
+    got = reward("groundedness", [say(0.0, 0.0, heard=";".join(cited), seen="none")], heard=atoms)
+    assert got == [0.0]
+    assert len(read) == len(cited) + len(atoms) + len(COLUMNS["seen"])
 
 
 @settings(deadline=None, max_examples=50)

@@ -11,6 +11,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from avgeo.untrusted import shown
+
 WIDTH = 8.0
 """Width of a figure in inches, for a page about 800 px wide."""
 
@@ -74,8 +76,8 @@ def place_text(latitude_deg: float, longitude_deg: float) -> str:
 
 
 def drawn(text: object) -> str:
-    """`readable` text for a figure, cut to 40 characters; its `$` do not start a formula."""
-    whole = readable(str(text))
+    """`readable` text for a figure, cut to 40 characters; its `$` do not start a formula, no character hides."""
+    whole = shown(readable(str(text)))
     return (whole if len(whole) <= 40 else whole[:39] + "…").replace("$", r"\$")
 
 

@@ -3,7 +3,8 @@
 A completion is `<think>…</think><answer>{"country": …, "region": …, "latitude": …, "longitude": …}</answer>`
 and nothing else. Inside `<think>`, a line `heard: a; b` cites atoms of the prompt and a line `seen: c; d`
 cites sights. What does not parse is a `ParseFailure` with a reason, so that it can be counted; nothing is
-repaired or guessed.
+repaired or guessed. A completion is untrusted text: it is read in time linear in its length, which is bounded, and
+printed through `avgeo.untrusted.shown`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from avgeo.untrusted import hides
+
 QUESTION = "Where was this recorded?"
 NOTHING = "none"
 MAX_HEARD = 8
@@ -23,6 +26,8 @@ MAX_CITED, MAX_SEEN = 4, 6
 """Heard atoms and sights that a training trace cites; they bound a trace's length."""
 DECIMALS = 1
 """Decimals of a training trace's degrees: rounding moves a place by at most 8 km, and digits cost tokens."""
+MAX_CHARACTERS = 16_384
+"""A longer completion is refused unread: some 4,000 tokens of English, forty times what our reasoner may write."""
 
 # The fixed parts of a trace. The tokenizer holds each as one token, so that steps are spent on what varies.
 SKELETON = (
@@ -33,11 +38,11 @@ SKELETON = (
 _LEVELS = (("strong", 2 / 3), ("clear", 1 / 3), ("faint", 0.0))
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _KEYS = ("country", "region", "latitude", "longitude")
-_FORBIDDEN = re.compile(r"[;\n<>]")
+_FORBIDDEN = re.compile(r"[;<>]")
 
 Reason = Literal[
-    "empty", "missing tag", "repeated tag", "text outside the tags", "not JSON", "wrong keys", "not a name",
-    "not a number", "out of range",
+    "empty", "too long", "missing tag", "repeated tag", "text outside the tags", "not JSON", "wrong keys", "not a name",
+    "hidden character in a name", "not a number", "out of range",
 ]  # fmt: skip
 """Why a completion is no answer."""
 
@@ -74,8 +79,8 @@ def shown_atoms(heard: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
     """(name, "strong" | "clear" | "faint") of the atoms a prompt names, strongest first, `MAX_HEARD` at most.
 
     The coarse strength is relative to the clip's strongest atom, so it does not depend on the encoder's
-    scale. Raises `PromptError` for a name holding `;`, `<`, `>` or a line break and for a strength that is
-    not finite and ≥ 0.
+    scale. Raises `PromptError` for a name holding `;`, `<`, `>`, a line break or another character that cannot be
+    seen, and for a strength that is not finite and ≥ 0.
     """
     strongest: dict[str, float] = {}
     for name, strength in heard:
@@ -132,12 +137,15 @@ def trace(
 
 
 def parse(completion: str) -> Answer | ParseFailure:
-    """Read a completion strictly; total on strings, so it never raises.
+    """Read a completion strictly; total on strings, so it never raises, and linear in their length.
 
-    Demands exactly one of each tag in order, only white space around them, a JSON object with exactly the
-    four keys once each, two non-empty names, two finite JSON numbers (not booleans, not strings), latitude in
-    [-90, 90] and longitude in [-180, 180] degrees.
+    Demands `MAX_CHARACTERS` at most, exactly one of each tag in order, only white space around them, a JSON object with
+    exactly the four keys once each, two non-empty names in which no character hides (`avgeo.untrusted.hides`: such a
+    name equals no true one, and a lone surrogate can be written to no file), two finite JSON numbers (not booleans, not
+    strings), latitude in [-90, 90] and longitude in [-180, 180] degrees. The thought is free text.
     """
+    if len(completion) > MAX_CHARACTERS:
+        return ParseFailure("too long")
     text = completion.strip()
     if not text:
         return ParseFailure("empty")
@@ -151,8 +159,9 @@ def parse(completion: str) -> Answer | ParseFailure:
         return ParseFailure("text outside the tags")
     thought, body = match.groups()
     try:
-        # pairs, not a dictionary: a repeated key must not silently win
-        pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse)
+        # Pairs, not a dictionary: a repeated key must not silently win. Integers as floats: Python reads a long one in
+        # quadratic time, and beyond 4,300 digits not at all, though it is good JSON.
+        pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse, parse_int=float)
     except (ValueError, RecursionError):
         return ParseFailure("not JSON")
     if not isinstance(pairs, _Pairs) or sorted(key for key, _ in pairs) != sorted(_KEYS):
@@ -161,13 +170,15 @@ def parse(completion: str) -> Answer | ParseFailure:
     names = [fields["country"], fields["region"]]
     if not all(isinstance(name, str) and name.strip() for name in names):
         return ParseFailure("not a name")
+    if any(hides(name) for name in names):
+        return ParseFailure("hidden character in a name")
     degrees = [fields["latitude"], fields["longitude"]]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in degrees):
+    if not all(isinstance(value, float) for value in degrees):  # integers are floats by now, booleans are not
         return ParseFailure("not a number")
     if not all(abs(value) <= limit for value, limit in zip(degrees, (90, 180), strict=True)):
         return ParseFailure("out of range")
     return Answer(
-        names[0].strip(), names[1].strip(), float(degrees[0]), float(degrees[1]),
+        names[0].strip(), names[1].strip(), degrees[0] + 0.0, degrees[1] + 0.0,  # no -0.0
         heard=_cited(thought, "heard"), seen=_cited(thought, "seen"),
     )  # fmt: skip
 
@@ -201,6 +212,6 @@ def _cited(thought: str, sense: str) -> tuple[str, ...]:
 
 def _clean(argument: str, label: str) -> str:
     text = cast(object, label)
-    if not isinstance(text, str) or not text.strip() or _FORBIDDEN.search(text):
-        raise PromptError(f"{argument}: {label!r} must be a non-empty text without ; < > or line breaks")
+    if not isinstance(text, str) or not text.strip() or _FORBIDDEN.search(text) or hides(text):
+        raise PromptError(f"{argument}: {label!r} must be a non-empty text without ; < > or characters that hide")
     return text.strip()

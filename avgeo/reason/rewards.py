@@ -93,11 +93,11 @@ def groundedness_reward(
             rewards.append(-1.0)
             continue
         judged = [(answer.heard, atoms)] + ([] if visible is None else [(answer.seen, visible)])
-        votes = [
-            1 if cue in {same_cue(label) for label in there} else -1
-            for cited, there in judged
-            for cue in {same_cue(label) for label in cited}
+        # sets made once each: asking for them cue by cue would be quadratic
+        senses = [
+            ({same_cue(label) for label in cited}, {same_cue(label) for label in there}) for cited, there in judged
         ]
+        votes = [1 if cue in there else -1 for cited, there in senses for cue in cited]
         rewards.append(sum(votes) / len(votes) if votes else 0.0)
     return rewards
 
