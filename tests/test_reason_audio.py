@@ -15,13 +15,13 @@ import torch
 import trl
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from tiny_qwen import RATE_HZ, sounding, sounds, thinker, tiny_omni, vl25
+from tiny_qwen import RATE_HZ, sounding, sounds, tiny_omni, vl25
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer, data_utils
 from trl.trainer import sft_trainer, utils
 
 from avgeo.reason import audio
 from avgeo.reason.audio import AudioGRPOTrainer, SoundCollator, SoundError, heard_tokens, spoken, with_sound
-from avgeo.reason.qwen import omni, vision_language
+from avgeo.reason.qwen import vision_language
 
 TEMPERATURE = 0.7
 CLIPS, GENERATIONS, NEW = 8, 2, 5
@@ -183,7 +183,8 @@ def test_learning_moves_the_language_models_adapter_alone_and_checkpoints_are_wr
     before = {name: weight.clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     trainer.train()
     assert before and all("lora" in name and "language_model" in name for name in before)
-    assert any(not torch.equal(before[name], weight) for name, weight in trainer.model.named_parameters() if name in before)
+    after = dict(trainer.model.named_parameters())
+    assert any(not torch.equal(weight, after[name]) for name, weight in before.items())
     assert (tmp_path / "checkpoint-2" / "processor_config.json").is_file()
 
 
@@ -237,7 +238,8 @@ def test_trl_fine_tunes_on_the_sound(frames, tmp_path):
 def test_the_places_of_a_sound_are_those_the_processor_makes(policy):
     for row in sounding(policy, 7):
         text = policy.processor.apply_chat_template(spoken(row)["prompt"], tokenize=False)
-        made = policy.processor(text=[text], images=[row["images"]], audio=[np.asarray(row["audio"])], return_tensors="pt")
+        sound = np.asarray(row["audio"])
+        made = policy.processor(text=[text], images=[row["images"]], audio=[sound], return_tensors="pt")
         places = (made["input_ids"] == policy.model.config.audio_token_id).sum(-1)
         assert torch.equal(places, heard_tokens(made["feature_attention_mask"]))
 
@@ -283,7 +285,7 @@ def test_a_sound_in_another_row_stops_the_run(policy):
         mask[row, :steps] = 1
     heard = {"input_features": torch.zeros(2, 32, 40), "feature_attention_mask": mask}
     listening = audio._Listening(lambda **_: None, heard, policy.model.config.audio_token_id)
-    with pytest.raises(RuntimeError, match="other sounds"):
+    with pytest.raises(RuntimeError, match="not those the prompts"):
         listening(input_ids=places)
     with pytest.raises(RuntimeError, match="saw 2 rows of 3"):
         listening.check_done(3)
@@ -329,7 +331,7 @@ CURE = """
 trl {version} is not the trl that avgeo.reason.audio was written against: {what}.
 Read the new source and check that, in AudioGRPOTrainer and SoundCollator,
   - `_tokenize_prompts` still yields the fields that generation gets, one row per prompt,
-  - `_generate_and_score_completions` still returns a dictionary of rows that `_prepare_inputs` shuffles and splits whole,
+  - `_generate_and_score_completions` still returns rows that `_prepare_inputs` shuffles and splits whole,
   - every log-probability still comes from `_get_per_token_logps_and_entropies`, which calls its model with keywords,
     on consecutive chunks of rows, and nowhere else,
   - the collator still calls its processor once on the prompts, with their images, and once on the completions.
@@ -338,14 +340,15 @@ If the other tests of this file pass too, write the new hashes into RELIED_ON an
 
 
 def body(what: Any) -> str:
-    """Source without comments, docstrings' fate or blank lines mattering: what the machine does."""
+    """The source less its indentation, comments and blank lines."""
     lines = (line.strip() for line in inspect.getsource(inspect.unwrap(what)).splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
 def digest(name: str) -> str:
     first, *rest = name.split(".")
-    what: Any = {"GRPOTrainer": GRPOTrainer, "utils": utils, "sft_trainer": sft_trainer, "data_utils": data_utils}[first]
+    homes = {"GRPOTrainer": GRPOTrainer, "utils": utils, "sft_trainer": sft_trainer, "data_utils": data_utils}
+    what: Any = homes[first]
     for part in rest:
         what = getattr(what, part)
     return hashlib.sha256(body(what).encode()).hexdigest()[:16]

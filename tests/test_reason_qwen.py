@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_qwen import examples, sounding, thinker, tiny_omni, vl3, vl25
 from trl import GRPOConfig, GRPOTrainer
 
+from avgeo.profiles import get_profile
 from avgeo.reason import rewards
 from avgeo.reason.audio import spoken
 from avgeo.reason.model import ModelError
@@ -26,7 +31,7 @@ def parameters(module: torch.nn.Module) -> int:
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        # model cards of Qwen2.5-7B (7.61 milliards) and -3B (3.09 with one table for both ends; the Thinker has two)
+        # model cards of Qwen2.5-7B (7.61 billion) and -3B (3.09 with one table for both ends; the Thinker has two)
         ("7B", 7.61e9),
         ("3B", 3.09e9 + 151_936 * 2048),
     ],
@@ -36,7 +41,7 @@ def test_the_thinkers_true_shapes_have_the_published_counts(size, text):
         policy = omni(thinker_config(size), dtype=torch.bfloat16)
     model: Any = policy.model
     assert model.dtype == torch.bfloat16 and model.lm_head.weight.device.type == "meta"
-    # 675 million: the vision encoder, in the reports of Qwen2-VL and Qwen2.5-Omni; 637 million: that of whisper-large-v3
+    # 675 million: the vision encoder, says the report of Qwen2-VL; 637 million: the encoder of whisper-large-v3
     assert parameters(model.model.visual) == pytest.approx(675e6, rel=0.01)
     assert parameters(model.model.audio_tower) == pytest.approx(637e6, rel=0.01)
     assert parameters(model.model.language_model) + parameters(model.lm_head) == pytest.approx(text, rel=0.01)
@@ -89,15 +94,16 @@ def logits(policy, row) -> torch.Tensor:
         row = row | {"prompt": [{"role": "user", "content": image + text}]}
     text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
     heard = {"audio": [part["audio"] for part in row["prompt"][-1]["content"] if part["type"] == "audio"]}
-    inputs = processor(text=[text], images=[row["images"]], return_tensors="pt", **(heard if policy.sample_rate_hz else {}))
+    if not policy.sample_rate_hz:
+        heard = {}
+    inputs = processor(text=[text], images=[row["images"]], return_tensors="pt", **heard)
     with torch.inference_mode():
         return policy.model(**inputs).logits
 
 
 @pytest.mark.parametrize("kind", ["omni", "qwen2.5-vl", "qwen3-vl"])
 def test_a_policy_reads_back_from_its_folder(kind, tmp_path):
-    made = {"omni": tiny_omni, "qwen2.5-vl": lambda: vision_language(vl25()), "qwen3-vl": lambda: vision_language(vl3())}
-    policy = made[kind]()
+    policy = tiny_omni() if kind == "omni" else vision_language({"qwen2.5-vl": vl25, "qwen3-vl": vl3}[kind]())
     policy.model.save_pretrained(tmp_path)
     policy.processor.save_pretrained(tmp_path)
     back = omni(tmp_path, longest_s=3) if kind == "omni" else vision_language(tmp_path)
@@ -124,7 +130,7 @@ def test_the_thinker_is_read_out_of_the_whole_models_folder(tmp_path):
     settings = json.loads((tmp_path / "processor_config.json").read_text())
     (tmp_path / "processor_config.json").unlink()
     together = settings["feature_extractor"] | settings["image_processor"]
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(together | {"processor_class": "Qwen2_5OmniProcessor"}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(together))
     (tmp_path / "chat_template.jinja").rename(tmp_path / "template")
     template = (tmp_path / "template").read_text()
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
@@ -185,3 +191,42 @@ def test_stock_grpo_trains_on_frames_and_atoms(config, tmp_path):
     logged = [entry for entry in trainer.state.log_history if "kl" in entry]
     assert len(logged) == 2 and all(entry["grad_norm"] > 0 for entry in logged)
     assert any((weight != 0).any() for name, weight in trainer.model.named_parameters() if "lora_B" in name)
+
+
+# benchmarks/omni.py
+
+
+@pytest.fixture(scope="module")
+def benchmark_of_omni(repository_root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("omni_benchmark", repository_root / "benchmarks" / "omni.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by name
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmarks_dry_run_prints_what_the_card_would_hold(benchmark_of_omni, capsys, monkeypatch):
+    def no_card(*_: Any, **__: Any):
+        raise AssertionError("a dry run writes no card")
+
+    monkeypatch.setattr(benchmark_of_omni, "run_card", no_card)
+    benchmark_of_omni.main(["--tiny"])
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert set(result["tokens_per_second"]) == {"generated", "trained", "overall"}
+    assert all(0 < speed < float("inf") for speed in result["tokens_per_second"].values())
+    assert len(result["steps"]) == len(result["seconds"]["steps"]) == 3
+    assert all(step["grad_norm"] > 0 for step in result["steps"])
+    assert result["peak_gb"]["process"] > 0 and 0 < result["trained_parameters"] < result["parameters"]
+    # two frames of 4 places, a second of 25, and the text
+    assert result["tokens_per_rollout"]["answer"] <= 8 and result["tokens_per_rollout"]["prompt"] > 33
+
+
+def test_the_benchmark_refuses_without_a_gpu_and_has_the_full_profiles_sizes(benchmark_of_omni, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"no CUDA device here.*--tiny"):
+        benchmark_of_omni.main(["--size", "3B"])
+    sizes, full = benchmark_of_omni.full_sizes(), get_profile("full")
+    assert (sizes.clips, sizes.rollouts) == (full.reason.grpo_prompts, full.reason.grpo_generations)
+    assert (sizes.frames, sizes.sound_s) == (full.atoms.frames, full.world.duration_s)

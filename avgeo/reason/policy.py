@@ -19,4 +19,4 @@ class Policy:
     trained: tuple[str, ...] = ()  # LoraConfig.modules_to_save, e.g. a new projector
     silent: tuple[int, ...] = ()  # token ids an answer never holds (multimodal specials), for suppress_tokens
     image_px: int | None = None  # frames are resized to squares of this side; None: the processor does it
-    sample_rate_hz: int | None = None  # None: hears by atoms in the prompt's text only; else waveforms enter at this rate
+    sample_rate_hz: int | None = None  # of the waveforms it hears; None: only atoms in the prompt's text

@@ -66,11 +66,15 @@ class _NoVideo(ProcessorMixin):
             return None
         return super().check_argument_for_proper_class(argument_name, argument)
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write the parts where `omni` and `vision_language` look for them; transformers' own trips over the slot."""
+        if push_to_hub:
+            raise ModelError("push_to_hub: not from here; push the folder with huggingface_hub")
         Path(save_directory).mkdir(parents=True, exist_ok=True)
+        file = str(Path(save_directory, "processor_config.json"))
         self.tokenizer.save_pretrained(save_directory)
-        self.to_json_file(str(Path(save_directory, "processor_config.json")))
+        self.to_json_file(file)
+        return [file]
 
 
 class OmniProcessor(_NoVideo, Qwen2_5OmniProcessor):
@@ -92,7 +96,7 @@ _SEEING: dict[str, tuple[Any, type[ProcessorMixin]]] = {
 
 
 def thinker_config(size: Literal["3B", "7B"]) -> Qwen2_5OmniThinkerConfig:
-    """The published shape of Qwen2.5-Omni's Thinker: 4.70 and 8.93 milliards of parameters.
+    """The published shape of Qwen2.5-Omni's Thinker: 4.70 and 8.93 billion parameters.
 
     Source: `thinker_config` in the config.json of Qwen/Qwen2.5-Omni-3B and -7B. transformers' defaults are not that
     shape: their vision tower is 3584 wide (1280 in the file), and the sections of the rotary embedding are missing.
@@ -136,9 +140,7 @@ def omni(
         model, tokenizer = _random(made, source, dtype, seed)
         parts: dict[str, Any] = _random_parts(tokenizer, model.config.vision_config)
         mels = model.config.audio_config.num_mel_bins
-        ears = WhisperFeatureExtractor(
-            feature_size=mels, chunk_length=math.ceil(longest_s), return_attention_mask=True
-        )
+        ears = WhisperFeatureExtractor(feature_size=mels, chunk_length=math.ceil(longest_s), return_attention_mask=True)
     else:
         _check_type(source, ("qwen2_5_omni", "qwen2_5_omni_thinker"))
         model, parts = _loaded(made, OmniProcessor, source, dtype)
@@ -248,8 +250,9 @@ def _random(made: Any, config: Any, dtype: torch.dtype, seed: int) -> tuple[PreT
 
 def _random_parts(tokenizer: PreTrainedTokenizerFast, vision: Any) -> dict[str, Any]:
     images = Qwen2VLImageProcessorPil(
-        patch_size=vision.patch_size, merge_size=vision.spatial_merge_size, temporal_patch_size=vision.temporal_patch_size
-    )
+        patch_size=vision.patch_size, temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+    )  # fmt: skip
     return dict(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
 
 
