@@ -186,6 +186,7 @@ def test_learning_moves_the_language_models_adapter_alone_and_checkpoints_are_wr
     after = dict(trainer.model.named_parameters())
     assert any(not torch.equal(weight, after[name]) for name, weight in before.items())
     assert (tmp_path / "checkpoint-2" / "processor_config.json").is_file()
+    assert np.isfinite(trainer.evaluate(sounding(policy, 2))["eval_loss"])
 
 
 # Fine-tuning
@@ -252,6 +253,7 @@ def test_the_places_of_a_sound_are_those_the_processor_makes(policy):
         (lambda sound: [sound[0], sound[1][:100]], "0.1 to 3 s"),
         (lambda sound: [np.tile(sound[0], 4), sound[1]], "row 0 .* longest_s"),
         (lambda sound: [sound[0], sound[1] * np.nan], "row 1 holds NaN"),
+        (lambda sound: [sound[0], (sound[1] * 1000).astype(np.int16)], "row 1 is of int16"),
     ],
 )
 def test_waveforms_that_cannot_be_heard_are_refused(policy, change, message):

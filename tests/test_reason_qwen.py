@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tiny_qwen import examples, sounding, thinker, tiny_omni, vl3, vl25
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from avgeo.profiles import get_profile
 from avgeo.reason import rewards
@@ -191,6 +191,22 @@ def test_stock_grpo_trains_on_frames_and_atoms(config, tmp_path):
     logged = [entry for entry in trainer.state.log_history if "kl" in entry]
     assert len(logged) == 2 and all(entry["grad_norm"] > 0 for entry in logged)
     assert any((weight != 0).any() for name, weight in trainer.model.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("config", [vl25, vl3], ids=["qwen2.5-vl", "qwen3-vl"])
+def test_stock_fine_tuning_learns_from_frames_and_atoms(config, tmp_path):
+    policy = vision_language(config())
+    trainer = SFTTrainer(
+        model=policy.model, processing_class=policy.processor, train_dataset=rows(*examples(4, frames=3), 56),
+        args=SFTConfig(
+            output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2, max_length=None,
+            completion_only_loss=True, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
+            save_strategy="no", disable_tqdm=True, remove_unused_columns=False, logging_steps=1,
+        ),
+    )  # fmt: skip
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
 
 
 # benchmarks/omni.py

@@ -31,8 +31,9 @@ class SoundError(ValueError):
 def with_sound(rows: Dataset, waveforms: Sequence[np.ndarray], rate_hz: int, policy: Policy) -> Dataset:
     """`rows` for trl (see `avgeo.reason.sft.rows`) with a column `audio`: one waveform per row.
 
-    `waveforms` are mono (samples,), of any length up to what the processor keeps. Raises `SoundError` for a policy that
-    hears by atoms, another sampling rate, and a waveform that is empty, not finite or too long.
+    `waveforms` are mono (samples,), floats in [-1, 1], of any length up to what the processor keeps. Raises `SoundError`
+    for a policy that hears by atoms, another sampling rate, and a waveform that is of integers, not finite, or shorter
+    or longer than can be heard.
     """
     if policy.sample_rate_hz is None:
         raise SoundError("policy: it hears by the atoms named in its prompt; train it on the rows as they are")
@@ -49,6 +50,8 @@ def with_sound(rows: Dataset, waveforms: Sequence[np.ndarray], rate_hz: int, pol
                 f"waveforms: row {row} has shape {waveform.shape}; wanted mono of {SHORTEST_S} to "
                 f"{longest / rate_hz:g} s: cut it, or build the policy with a greater longest_s"
             )
+        if not np.issubdtype(waveform.dtype, np.floating):
+            raise SoundError(f"waveforms: row {row} is of {waveform.dtype}; divide by its full scale, to [-1, 1]")
         if not np.isfinite(waveform).all():
             raise SoundError(f"waveforms: row {row} holds NaN or infinite samples; leave the clip out")
     sound = [np.asarray(waveform, dtype=np.float32) for waveform in waveforms]
