@@ -127,6 +127,24 @@ def test_every_pass_of_grpo_hears_the_sound_of_its_own_row(frames, tmp_path):
     assert (found - logps(logits, answer)).abs().max() > 100 * CLOSE["atol"]
 
 
+def test_a_last_chunk_that_is_smaller_hears_its_own_rows(tmp_path):
+    policy = tiny_omni()
+    rows = sounding(policy, 4)
+    trainer = AudioGRPOTrainer(
+        model=policy.model, args=arguments(policy, tmp_path, max_steps=1), reward_funcs=variety, train_dataset=rows,
+        processing_class=policy.processor, peft_config=lora(policy),
+    )  # fmt: skip
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([dict(row) for row in rows])
+    shown = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images")}
+    trainer._heard = {name: batch[name] for name in audio.FIELDS}
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    with torch.no_grad():
+        found, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, NEW, batch_size=3, **shown)
+    torch.testing.assert_close(found, batch["old_per_token_logps"], **CLOSE)
+
+
 def answered(trainer_class, rows, folder) -> dict[str, torch.Tensor]:
     """Log-probabilities (rows, n), old and of the reference, of one fixed answer by a trainer of the class given."""
     policy = tiny_omni()
@@ -206,6 +224,15 @@ def test_fine_tuning_hears_and_its_labels_cover_the_completion_alone(policy):
         start = int((labels != -100).nonzero()[0])
         _, expected = alone(policy.model, policy.processor, row, answer)
         torch.testing.assert_close(found[start - 1 : start - 1 + len(answer)], expected, rtol=0, atol=1e-3)
+
+
+def test_trls_own_collator_is_deaf(policy):
+    # The defect that SoundCollator is for: the column is left lying. In the prompt's parts, it raises.
+    rows = [dict(row) for row in sounding(policy, 2)]
+    collate = sft_trainer.DataCollatorForVisionLanguageModeling(policy.processor, completion_only_loss=True)
+    assert not set(audio.FIELDS) & set(collate([dict(row) for row in rows]))
+    with pytest.raises(ValueError, match="audio"):
+        collate([spoken(row) for row in rows])
 
 
 @pytest.mark.parametrize("frames", [2, 0])

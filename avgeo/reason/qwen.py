@@ -17,7 +17,7 @@ from typing import Any, Literal
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import is_offline_mode
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -187,7 +187,7 @@ def _is_local(source: str | Path) -> bool:
     """Whether `source` is a folder; raises `ModelError` when it is none and nobody has allowed a hub."""
     if Path(source).is_dir():
         return True
-    if constants.HF_HUB_OFFLINE:
+    if is_offline_mode():
         raise ModelError(
             f"source: {str(source)!r} is no folder; give one with config.json and weights, "
             "or set HF_HUB_OFFLINE=0 before Python starts to fetch that name from the hub"
