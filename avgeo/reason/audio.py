@@ -31,9 +31,9 @@ class SoundError(ValueError):
 def with_sound(rows: Dataset, waveforms: Sequence[np.ndarray], rate_hz: int, policy: Policy) -> Dataset:
     """`rows` for trl (see `avgeo.reason.sft.rows`) with a column `audio`: one waveform per row.
 
-    `waveforms` are mono (samples,), floats in [-1, 1], of any length up to what the processor keeps. Raises `SoundError`
-    for a policy that hears by atoms, another sampling rate, and a waveform that is of integers, not finite, or shorter
-    or longer than can be heard.
+    `waveforms` are mono (samples,), floats in [-1, 1], of any length up to what the processor keeps. Raises
+    `SoundError` for a policy that hears by atoms, another sampling rate, and a waveform that is of integers, not
+    finite, or shorter or longer than can be heard.
     """
     if policy.sample_rate_hz is None:
         raise SoundError("policy: it hears by the atoms named in its prompt; train it on the rows as they are")
