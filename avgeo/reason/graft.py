@@ -16,12 +16,14 @@ import copy
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # A model is built here or read from a folder; nothing ever asks a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import (
     GenerationConfig,
     LlavaConfig,
@@ -35,7 +37,7 @@ from transformers import (
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from avgeo.profiles import ReasonSettings
-from avgeo.reason.model import ModelError, vision_px
+from avgeo.reason.model import ModelError, token_id, vision_px
 from avgeo.reason.policy import Policy
 
 IMAGE = "<image>"
@@ -73,10 +75,11 @@ def graft(
     for leftover in ("quantization_config", "_model_name_or_path"):  # of the file it was read from
         if hasattr(text, leftover):
             delattr(text, leftover)
-    text.vocab_size = language_model.get_input_embeddings().weight.shape[0]
+    words, head = _tables(language_model)
+    text.vocab_size = words.num_embeddings
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        tie_word_embeddings=text.tie_word_embeddings, image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_config=vision, text_config=text, image_token_index=token_id(tokenizer, IMAGE),
+        tie_word_embeddings=text.tie_word_embeddings, image_seq_length=_patches(vision),
         # SigLIP has no class token: take every patch of the last layer
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
@@ -85,7 +88,7 @@ def graft(
         model = LlavaForConditionalGeneration(config)
         model.model.language_model.load_state_dict(language_model.base_model.state_dict())
         if not text.tie_word_embeddings:
-            model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
+            model.lm_head.load_state_dict(head.state_dict())
         if tower is not None:
             model.model.vision_tower.load_state_dict(tower.state_dict())
         _speak_as_loud_as_words(model)
@@ -132,8 +135,8 @@ def load_policy(folder: Path) -> Policy:
 
 def silent_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """Every special token but the end: decoding drops them, so one inside an answer would be scored but not seen."""
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    return tuple(sorted(special - {tokenizer.eos_token_id}))
+    added = tokenizer.added_tokens_decoder.items()
+    return tuple(sorted(token for token, word in added if word.special and token != tokenizer.eos_token_id))
 
 
 def _vision_config(settings: ReasonSettings) -> SiglipVisionConfig:
@@ -158,6 +161,19 @@ def _teach_images(tokenizer: PreTrainedTokenizerFast) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
+def _patches(vision: SiglipVisionConfig) -> int:
+    """Soft tokens of one frame."""
+    assert isinstance(vision.image_size, int) and isinstance(vision.patch_size, int)
+    return (vision.image_size // vision.patch_size) ** 2
+
+
+def _tables(model: PreTrainedModel) -> tuple[nn.Embedding, nn.Linear]:
+    """Word embeddings and head."""
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(words, nn.Embedding) and isinstance(head, nn.Linear)
+    return words, head
+
+
 @torch.no_grad()
 def _make_room(language_model: PreTrainedModel, words: int) -> None:
     """Give embeddings and head `words` rows, before they are copied: one added afterwards would be outside a tied head.
@@ -165,12 +181,12 @@ def _make_room(language_model: PreTrainedModel, words: int) -> None:
     The new row is never read, since frames take its place, nor said (`silent`); as the mean of all words it is only
     out of the way.
     """
-    known = language_model.get_input_embeddings().weight.shape[0]
+    known = _tables(language_model)[0].num_embeddings
     if words <= known:
         return
     with torch.random.fork_rng(devices=[]):
         language_model.resize_token_embeddings(words, mean_resizing=False)
-    for table in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
+    for table in _tables(language_model):
         table.weight[known:] = table.weight[:known].mean(0)
 
 
@@ -181,9 +197,9 @@ def _speak_as_loud_as_words(model: LlavaForConditionalGeneration) -> None:
     As drawn they are several times shorter, and the first layers of a trained model would write over them.
     """
     side, _ = vision_px(model)
-    soft = torch.cat(model.get_image_features(torch.rand(8, 3, side, side) * 2 - 1).pooler_output)
-    words = model.get_input_embeddings().weight
-    model.model.multi_modal_projector.linear_2.weight.mul_(words.square().mean().sqrt() / soft.square().mean().sqrt())
+    seen: Any = model.get_image_features(torch.rand(8, 3, side, side) * 2 - 1)
+    loudness = [part.square().mean().sqrt() for part in (_tables(model)[0].weight, torch.cat(seen.pooler_output))]
+    model.model.multi_modal_projector.linear_2.weight.mul_(loudness[0] / loudness[1])
 
 
 def _policy(
