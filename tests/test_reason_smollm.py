@@ -18,6 +18,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from avgeo.profiles import ReasonSettings
 from avgeo.reason import smollm as wheel
 from avgeo.reason.graft import IMAGE, PROJECTOR, TOWER, graft, load_policy, merge, save_policy
+from avgeo.reason.grpo import save_adapter
 from avgeo.reason.model import ModelError, build_tokenizer, to_images
 from avgeo.reason.prompts import parse, question
 from avgeo.reason.rewards import format_reward, proper_reward
@@ -179,6 +180,8 @@ def test_without_frames_it_is_the_language_model():
         grafted = policy.model.eval()(**inputs).logits
     assert grafted.shape[-1] == plain.shape[-1] + 1  # the image token
     torch.testing.assert_close(grafted[..., :-1], plain, atol=1e-6, rtol=1e-6)
+    words = policy.model.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(words[-1], words[:-1].mean(0))
     assert policy.model.lm_head.weight is policy.model.get_input_embeddings().weight
 
 
@@ -295,6 +298,16 @@ def test_saved_and_loaded_it_is_the_same(policy, frames, tmp_path):
 
 def test_fine_tuning_then_grpo(policy, toy, tmp_path, frames):
     check_two_stages(policy, toy, tmp_path, frames)
+
+
+def test_the_adapter_on_disk_holds_the_projector(policy, toy, tmp_path, frames):
+    trained, _ = reinforce(replace(policy, trained=(PROJECTOR,)), toy, tmp_path / "work", steps=2)
+    trained.model.eval()
+    expected = logits(trained, frames)
+    save_adapter(trained.model, tmp_path / "adapter")
+    fresh = graft(*tiny(), SETTINGS, seed=0)
+    again = merge(replace(fresh, model=PeftModel.from_pretrained(fresh.model, str(tmp_path / "adapter"))))
+    torch.testing.assert_close(logits(again, frames), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_interrupted_training_continues_adapter_and_projector(toy, tmp_path, monkeypatch):

@@ -40,10 +40,10 @@ def smollm(seed: int, settings: ReasonSettings | None = None, *, tower: SiglipVi
     """SmolLM2-135M-Instruct with a new projector and vision tower, drawn from `seed` (see `graft`).
 
     Of `settings` only `image_px`, `patch_px`, `vision_hidden`, `vision_layers` and `max_new_tokens` count: the
-    language model brings its own sizes and tokenizer, in which a trace is about 120 tokens long. About 15 seconds on
-    one core. Raises `ModelError` when the extra `lm` is missing or the file is another.
+    language model brings its own sizes and tokenizer, in which a trace is 60 to 120 tokens long. About 20
+    seconds on one core. Raises `ModelError` when the extra `lm` is missing or the file is another.
     """
-    return graft(*read_smollm(), settings or ReasonSettings(max_new_tokens=192), seed, tower=tower)
+    return graft(*read_smollm(), settings or ReasonSettings(max_new_tokens=160), seed, tower=tower)
 
 
 def read_smollm() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
