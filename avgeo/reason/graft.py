@@ -85,7 +85,7 @@ def graft(
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config)
+        model = LlavaForConditionalGeneration(config).float()
         model.model.language_model.load_state_dict(language_model.base_model.state_dict())
         if not text.tie_word_embeddings:
             model.lm_head.load_state_dict(head.state_dict())
