@@ -1,11 +1,11 @@
-"""What differs between the sizes of the reasoner, as trl's trainers want to know it."""
+"""What every size of the reasoner is to the trainers: a model, a processor, and the few ways in which sizes differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # transformers takes seconds to import, and must not be before HF_HUB_OFFLINE is set
     from transformers import PreTrainedModel, ProcessorMixin
 
 
@@ -19,4 +19,4 @@ class Policy:
     trained: tuple[str, ...] = ()  # LoraConfig.modules_to_save, e.g. a new projector
     silent: tuple[int, ...] = ()  # token ids an answer never holds (multimodal specials), for suppress_tokens
     image_px: int | None = None  # frames are resized to squares of this side; None: the processor does it
-    sample_rate_hz: int | None = None  # of the waveforms it hears; None: only atoms in the prompt's text
+    sample_rate_hz: int | None = None  # None: hears by atoms in the prompt's text only; else waveforms at this rate
