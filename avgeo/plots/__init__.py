@@ -10,6 +10,7 @@ from avgeo.plots.clips import activation_map, atom_atlas, contact_sheet, spectro
 from avgeo.plots.curation import gate_counts, taken_and_short
 from avgeo.plots.curves import accuracy_curve, interval_plot, learning_curves, reliability, solver_errors
 from avgeo.plots.maps import credible_levels, density_map, world_map
+from avgeo.plots.reason import reward_ends
 from avgeo.plots.style import PlotError, place_text, png
 from avgeo.plots.world import clock_tables, information_bars, site_posteriors
 
@@ -30,6 +31,7 @@ __all__ = [
     "place_text",
     "png",
     "reliability",
+    "reward_ends",
     "site_posteriors",
     "solver_errors",
     "spectrogram",

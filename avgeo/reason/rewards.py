@@ -116,22 +116,14 @@ def proper_reward(
     parsed answers and 0 where one did not parse, so it stays out of the spread. r lies in [-2, 2 (G - 1)/(G -
     2)].
 
-    Why G - 2. Let g = -∇E c(X, y) and h = E[k(X, X') ∇log p(X)] = ∇E k(X, X') / 2 by symmetry. The energy
-    score ES = E c(X, y) - E k(X, X')/2 has -∇ES = g + h: the factor on the spread in r is 1, not 1/2, because
-    each rollout stands in k twice. GRPO subtracts the group's mean reward, which contains x_i. With score s_i
-    = ∇log p(x_i), E s_i = 0, and u_i = sum_{j≠i} k(x_i, x_j):
+    Its expected GRPO update is (G - 1)/G times -∇ES, ES = E c(X, y) - E k(X, X')/2 being the energy score: the
+    factor on the spread is 1, not 1/2, because a rollout stands in k twice, and its divisor is G - 2, not G - 1,
+    because GRPO's mean reward holds that rollout, too. The advantages must not be divided by the group's
+    standard deviation (trl: `scale_rewards="none"`), which leaves little but their sign. c is the chord because
+    with the geodesic distance the score is not strictly proper (Gneiting & Raftery 2007, 5.1). Chapter 3 derives
+    all four; `avgeo.reason.properness` computes them. With invalid mass q the score is still least at q = 0,
+    because c never exceeds 2.
 
-        E[s_i (-c_i + mean c)]  = g - g/G              = (G - 1)/G · g
-        E[s_i ( u_i - mean u)]  = (G - 1) h (1 - 2/G)  = (G - 1)/G · (G - 2) h
-
-    so dividing u by G - 2 makes the expected update exactly (G - 1)/G times -∇ES; dividing by G - 1 would
-    shrink the spread by (G - 2)/(G - 1), and the policy would end too sharp. The advantages must not be
-    divided by the group's standard deviation (trl: `scale_rewards="none"`), which is not linear and collapses
-    the policy.
-
-    Why chordal. The energy score is strictly proper on S² when every Legendre coefficient of -c, l ≥ 1, is
-    positive (Gneiting & Raftery 2007, 5.1): true for the chord, false for the geodesic distance, whose even
-    ones are all zero. With invalid mass q the score is still least at q = 0, because c never exceeds 2.
     Raises `ValueError` when a clip has fewer than three rollouts.
     """
     answers = _answers(completions, latitude_deg, longitude_deg, clip_id=clip_id)
