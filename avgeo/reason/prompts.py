@@ -95,8 +95,8 @@ def shown_atoms(heard: Iterable[tuple[str, float]] | None) -> list[tuple[str, st
     """(name, "strong" | "clear" | "faint") of the atoms a prompt names, strongest first, `MAX_HEARD` at most.
 
     The coarse strength is relative to the clip's strongest atom, so it does not depend on the encoder's
-    scale. Raises `PromptError` for a name holding `;`, `<`, `>`, a line break or another character that cannot be
-    seen, and for a strength that is not finite and ≥ 0.
+    scale. Raises `PromptError` for a name of more than `MAX_NAME` characters or holding `;`, `<`, `>`, a line break or
+    another character that cannot be seen, and for a strength that is not finite and ≥ 0.
     """
     strongest: dict[str, float] = {}
     for name, strength in () if heard is None else heard:
@@ -118,14 +118,14 @@ def question(
 ) -> str:
     """The prompt's text: the atoms by coarse strength, strongest first, then what else is known, then the question.
 
-    - `heard`: (name, strength) of the atoms. Empty: one listened and heard none; None: the prompt says nothing of sound.
+    - `heard`: (name, strength) of the atoms. Empty: none was heard; None: the prompt says nothing of sound.
     - `times`: name -> (first, last) second in which an atom sounds, written outwards in whole seconds: "rain, 0-3 s".
     - `recorded`: the local time of the recording, of which the month and the hour are told. An offset from UTC, which
       would give the longitude away, is not.
-    - `title`: what somebody called the recording; each run of digits becomes "#", so that no coordinates come in with it.
+    - `title`: what somebody called the recording; each run of digits becomes "#", so that no coordinates come in.
 
-    What is None is left out. Raises `PromptError` naming the argument for what cannot be written: see `shown_atoms`, and
-    for a title of more than `MAX_NAME` characters or with characters that a name may not have.
+    What is None is left out. Raises `PromptError` naming the argument for what cannot be written: see `shown_atoms`; a
+    title is bounded as names are.
     """
     shown = [(name + _span(name, times), word) for name, word in shown_atoms(heard)]
     lines = [
@@ -283,7 +283,7 @@ def _ranked(labels: Iterable[str]) -> list[str]:
 
 
 def _span(name: str, times: Mapping[str, tuple[float, float]] | None) -> str:
-    """", 0-3 s" when it is known when the atom sounds."""
+    """ ", 0-3 s" when it is known when the atom sounds."""
     if times is None or name not in times:
         return ""
     first, last = times[name]

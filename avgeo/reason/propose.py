@@ -116,8 +116,8 @@ class Reasoner:
             prompts = [_chat(*clip) for clip in zip(questions(examples.iloc[rows]), images, strict=True)]
             texts = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
             inputs = processor(
-                images=images if frames.shape[1] else None, text=texts, padding=True, padding_side="left", add_special_tokens=False,
-                return_tensors="pt",
+                images=images if frames.shape[1] else None, text=texts, padding=True, padding_side="left",
+                add_special_tokens=False, return_tensors="pt",
             ).to(self.model.device)  # fmt: skip
             output = model.generate(**inputs, **options)
             completions = output[:, inputs["input_ids"].shape[1] :]

@@ -55,8 +55,8 @@ def influence(
 ) -> list[dict[str, float]]:
     """The influence in bits of every cue that each clip holds, the greatest first (of equal ones by name).
 
-    `places` is a table of sites (read by the `perceptible` cues) or a `Likelihood` made of one; `clips` are dictionaries
-    cue -> value and `prior` the sites' weights, as `Likelihood.posterior` takes them, whose errors these are.
+    `places` is a table of sites (read by the `perceptible` cues) or a `Likelihood` made of one; `clips` are
+    dictionaries cue -> value and `prior` the sites' weights. Errors as `Likelihood.posterior`.
     """
     likelihood = places if isinstance(places, Likelihood) else Likelihood(places, perceptible())
     found = []

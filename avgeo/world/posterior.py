@@ -96,7 +96,7 @@ class _Product:
     def __call__(self, cues: Observed, without: str | None = None) -> Float64[np.ndarray, "sites months hours"]:
         """prod_k p(c_k | s, m, h) at every site; months and hours have length 1 where nothing depends on them.
 
-        The cue `without` is unobserved: its factor is left out, which sums it out, as its values' probabilities sum to 1.
+        The cue `without` is unobserved. Leaving out its factor sums it out: its values' probabilities sum to 1.
         """
         factors = [
             table.column(cues.get(table.cue.name, NONE))[row]
