@@ -77,7 +77,7 @@ def corpus(examples: pd.DataFrame) -> list[str]:
 
 
 def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
-    """Training clips as trl wants them: `prompt`, `completion` as chats, `images` (none if F is 0), and for rewards."""
+    """Training clips for trl: `prompt` and `completion` (chats), `images` (none if F = 0), what rewards need."""
     check_examples(examples, frames, training=True)
     message = {"role": Value("string"), "content": Value("string")}
     features = Features({
