@@ -23,6 +23,7 @@ from avgeo.clips import ClipError, MediaInfo, probe
 from avgeo.conditions import row_of
 from avgeo.curate import read_location
 from avgeo.evidence import Evidence, weigh
+from avgeo.examples import listened
 from avgeo.flow import (
     CellDensity,
     Condition,
@@ -293,9 +294,11 @@ def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: b
 
 def _ask(model: LocateModel, codes: np.ndarray | None, embedded: Embedded) -> tuple[str | None, Tensor | None]:
     """The reasoner's words and its place; trained on sound with sight, it is asked only about clips with both."""
-    if codes is None or embedded.frames is None:
+    if codes is None or embedded.patches is None or embedded.frames is None:
         return None, None
-    example = pd.DataFrame({"clip_id": ["clip"], "heard": [model.atoms.heard(codes)]})
+    times = model.card["profile"]["reason"].get("prompt_times", False)  # as it was trained
+    sound = listened(model.atoms, codes[None], embedded.patches[None], times=times)
+    example = pd.DataFrame({"clip_id": ["clip"]} | sound)
     row = model.reasoner.propose(example, embedded.frames[None]).iloc[0]
     if not row["parsed"]:
         return str(row["completion"]), None

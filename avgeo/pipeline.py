@@ -23,6 +23,7 @@ from avgeo.atlas import write_atlas
 from avgeo.conditions import SHOWN, told
 from avgeo.engine import default_workers
 from avgeo.evaluate import best_constant, kernel_density
+from avgeo.examples import examples, listened
 from avgeo.flow import Condition, SphereFlow, point_estimate, train_flow
 from avgeo.manifest import read_manifest
 from avgeo.perceive import (
@@ -35,7 +36,6 @@ from avgeo.perceive import (
     named,
     patch_seconds,
     source_activity,
-    spoken,
     train_sights,
     visible_sources,
 )
@@ -132,7 +132,7 @@ class Pipeline:
         return build(
             "reasoner", self._make_reasoner, settings=self.profile.reason, seed=self.seed,
             inputs={"world": self.world, "features": self.features, "atoms": self.atoms},
-            code=("reason", "sphere", "pipeline"), only_find=self.only_find,
+            code=("examples", "reason", "sphere", "pipeline"), only_find=self.only_find,
         )  # fmt: skip
 
     @cached_property
@@ -223,17 +223,8 @@ class Pipeline:
     @cached_property
     def examples(self) -> pd.DataFrame:
         """What the reasoner is told and taught about every clip: heard atoms, and the true cues for its traces."""
-        about = self.manifest.merge(self.places[["place_id", "country", "region"]], on="place_id", how="left")
-        cues = self.truth.assign(label=self.truth["source"].map(spoken)).drop_duplicates(["clip_id", "source"])
-        of = {name: part.groupby("clip_id")["label"].agg(list) for name, part in cues.groupby("modality")}
-        columns = ["clip_id", "place_id", "split", "latitude_deg", "longitude_deg", "country", "region"]
-
-        def labels(modality: str) -> list[list[str]]:
-            return [item if isinstance(item, list) else [] for item in of[modality].reindex(about["clip_id"])]
-
-        heard = [self.atom_model.heard(code) for code in self.codes]
-        lists: dict[str, Any] = {"heard": heard, "told": labels("audible"), "seen": labels("visible")}
-        return about[columns].assign(**lists)
+        sound = listened(self.atom_model, self.codes, self.embedded.patches, times=self.profile.reason.prompt_times)
+        return examples(self.manifest, self.truth, self.places, sound)
 
     @cached_property
     def points(self) -> torch.Tensor:

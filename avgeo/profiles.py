@@ -140,6 +140,9 @@ class ReasonSettings:
     lora_rank: int = 16
     temperature: float = 1.0
     max_new_tokens: int = 96
+    # Whether prompts tell when each atom sounds. Off: AVG-Sim draws onsets without regard to the place, so that times
+    # would tell nothing, and cost 15 tokens on some 90 of frames, prompt and trace.
+    prompt_times: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from avgeo.conditions import SHOWN, told
+from avgeo.examples import listened
 from avgeo.flow import Condition, Recalibration, fit_recalibration, hold_out
 from avgeo.paths import write_text
 from avgeo.sphere import distance_km
@@ -51,8 +52,9 @@ def apart(study: Pipeline, world: Pipeline, *others: Pipeline) -> np.ndarray:
 def perceived(study: Pipeline, world: Pipeline, rows: np.ndarray) -> Condition:
     """What the study's own atoms, sights and reasoner make of another world's clips."""
     codes, frames = study.atom_model.encode(world.embedded.patches[rows]), world.embedded.frames[rows]
-    heard = [study.atom_model.heard(code) for code in codes]
-    clips = pd.DataFrame({"clip_id": world.manifest["clip_id"].iloc[rows].tolist(), "heard": heard})
+    times = study.profile.reason.prompt_times
+    sound = listened(study.atom_model, codes, world.embedded.patches[rows], times=times)
+    clips = pd.DataFrame({"clip_id": world.manifest["clip_id"].iloc[rows].tolist()} | sound)
     proposals = study.reasoner_model.propose(clips, frames)
     return told(study.atom_model, study.sight_model, codes, frames, proposals, np.ones(len(rows), dtype=bool))
 

@@ -237,6 +237,22 @@ def test_a_reasoner_that_answers_is_heard_and_weighed(model, clip, found):
     assert not torch.equal(sure.samples, found.samples)
 
 
+@pytest.mark.parametrize("times", [False, True])
+def test_the_reasoner_is_asked_as_it_was_trained(model, clip, monkeypatch, times):
+    asked, propose = [], Reasoner.propose
+
+    def listening(self, clips, frames):
+        asked.append(clips)
+        return propose(self, clips, frames)
+
+    monkeypatch.setattr(Reasoner, "propose", listening)
+    profile = model.card["profile"] | {"reason": model.card["profile"]["reason"] | {"prompt_times": times}}
+    locate(clip, replace(model, card=model.card | {"profile": profile}), samples=8)
+    assert list(asked[0].columns) == ["clip_id", "heard", *["times"] * times]
+    for first_s, last_s in asked[0]["times"][0].values() if times else ():
+        assert 0 <= first_s < last_s <= 1.6  # the clip lasts 1.5 s, and a patch 0.16 s
+
+
 # --- metadata ---
 
 

@@ -164,10 +164,11 @@ def poisoned(study: Pipeline, split: str) -> Pipeline:
     manifest.loc[here, "latitude_deg"] = -manifest.loc[here, "latitude_deg"] / 2
     manifest.loc[here, "longitude_deg"] = manifest.loc[here, "longitude_deg"] / 2 + 7
     theirs = truth["clip_id"].isin(manifest.loc[here, "clip_id"])
-    # of what one modality holds, every clip of the split now holds all, at other times
-    for modality in ("audible", "visible"):
-        part = theirs & (truth["modality"] == modality)
-        truth.loc[part, "source"] = truth.loc[part, "source"].to_numpy()[::-1]
+    # every clip of the split now holds what one of another place held, at other times: wrong, but a world's clip still
+    clips = manifest.loc[here, "clip_id"]
+    truth["clip_id"] = truth["clip_id"].replace(
+        dict(zip(clips, np.roll(clips, TINY.world.clips_per_place), strict=True))
+    )
     truth.loc[theirs, "onset_s"] = truth.loc[theirs, "onset_s"] / 3
     places.loc[places["place_id"].isin(manifest.loc[here, "place_id"]), ["country", "region"]] = "Atlantis"
     patches, frames = study.embedded.patches.copy(), study.embedded.frames.copy()

@@ -14,7 +14,7 @@ from avgeo.reason import propose as propose_module
 from avgeo.reason import rewards
 from avgeo.reason.grpo import train_grpo
 from avgeo.reason.model import build_model, load_model
-from avgeo.reason.prompts import Answer, parse, question
+from avgeo.reason.prompts import Answer, parse, question, questions
 from avgeo.reason.propose import Reasoner, load_reasoner, train_reasoner
 from avgeo.reason.sft import ExamplesError, corpus, rows, train_sft
 
@@ -218,6 +218,24 @@ def test_samples_follow_the_seed(trained, toy):
     assert not first["completion"].equals(draw(1)["completion"])
     with pytest.raises(ValueError, match="temperature"):
         reasoner.sample(toy[0], toy[1], 4, 0.0, 0)
+
+
+def test_frames_can_be_left_out(toy, tmp_path):
+    examples, frames = toy[0][:16], toy[1][:16, :0]
+    assert frames.shape[1] == 0 and "images" not in rows(examples, frames, 32).column_names
+    settings = replace(SETTINGS, sft_steps=12, grpo_steps=1, max_new_tokens=8)
+    train_reasoner(examples, frames, settings, 0, tmp_path)
+    loss = pd.read_parquet(tmp_path / "sft_history.parquet")["loss"]
+    assert loss.iloc[-3:].mean() < 0.8 * loss.iloc[:3].mean()
+    assert len(load_reasoner(tmp_path).propose(examples, frames)) == 16
+
+
+def test_prompts_hold_what_the_examples_know_and_no_more(toy):
+    examples, frames = toy[0][:3], toy[1][:3]
+    knows = examples.assign(title=["Lima", None, None], times=[{SOUNDS[0]: (0.0, 1.5)}] * 3)
+    assert "title: Lima" in questions(knows)[0] and "title" not in questions(knows)[1]
+    assert [row[0]["content"] for row in rows(knows, frames, 32)["prompt"]] == questions(knows)
+    assert corpus(knows)[:3] == questions(knows) and corpus(knows)[3:] == corpus(examples)[3:]
 
 
 def test_examples_are_checked(toy, tmp_path):

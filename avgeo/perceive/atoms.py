@@ -162,6 +162,19 @@ class AtomModel:
         ]
         return sorted(found, key=lambda item: -item[1])[:limit]
 
+    def times(self, codes: Float[np.ndarray, "time atoms"]) -> dict[str, tuple[float, float]]:
+        """From when to when each named sound of a clip is there: name -> (first, last) second, pauses included.
+
+        `codes` are the listener's moments; a name is spoken for as in `heard`, and without its atom firing is left out.
+        """
+        seconds = patch_seconds(self.settings)
+        found = {}
+        for atom, name in self._speakers()[["atom", "name"]].itertuples(index=False):
+            fires = np.flatnonzero(codes[:, atom] > 0)
+            if len(fires):
+                found[str(name)] = float(fires[0] * seconds), float((fires[-1] + 1) * seconds)
+        return found
+
     def _speakers(self) -> pd.DataFrame:
         """The best atom of each name: atom, name, heard_from."""
         named = self.table.loc[self.table["name"].notna()].sort_values(by="auroc_low", ascending=False)

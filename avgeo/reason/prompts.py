@@ -1,5 +1,9 @@
 """What the reasoner is asked and what it must say: prompt, trace, and a strict reading of the trace.
 
+A prompt may tell which atoms are heard and how strongly, when each sounds, and what is known of the recording beside
+the media (its month and hour, its title); frames stand before it as images. Each part can be left out, and coordinates
+have no way in.
+
 A completion is `<think>…</think><answer>{"country": …, "region": …, "latitude": …, "longitude": …}</answer>`
 and nothing else. Inside `<think>`, a line `heard: a; b` cites atoms of the prompt and a line `seen: c; d`
 cites sights. What does not parse is a `ParseFailure` with a reason, so that it can be counted; nothing is
@@ -12,16 +16,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from avgeo.untrusted import hides
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUESTION = "Where was this recorded?"
 NOTHING = "none"
 MAX_HEARD = 8
 """Atoms named in a prompt, strongest first."""
+MAX_NAME = 120
+"""Characters of a cue, a country, a region or a title; a longer one is refused."""
 MAX_CITED, MAX_SEEN = 4, 6
 """Heard atoms and sights that a training trace cites; they bound a trace's length."""
 DECIMALS = 1
@@ -39,6 +49,12 @@ _LEVELS = (("strong", 2 / 3), ("clear", 1 / 3), ("faint", 0.0))
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _KEYS = ("country", "region", "latitude", "longitude")
 _FORBIDDEN = re.compile(r"[;<>]")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+# What a row of examples may hold beside `heard`: the arguments of `question`.
+_OPTIONAL = ("times", "recorded", "title")
 
 Reason = Literal[
     "empty", "too long", "missing tag", "repeated tag", "text outside the tags", "not JSON", "wrong keys", "not a name",
@@ -75,15 +91,15 @@ def same_cue(label: str) -> str:
     return re.sub(r"[\s:_]+", " ", label).strip().casefold()
 
 
-def shown_atoms(heard: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
+def shown_atoms(heard: Iterable[tuple[str, float]] | None) -> list[tuple[str, str]]:
     """(name, "strong" | "clear" | "faint") of the atoms a prompt names, strongest first, `MAX_HEARD` at most.
 
     The coarse strength is relative to the clip's strongest atom, so it does not depend on the encoder's
-    scale. Raises `PromptError` for a name holding `;`, `<`, `>`, a line break or another character that cannot be
-    seen, and for a strength that is not finite and ≥ 0.
+    scale. Raises `PromptError` for a name of more than `MAX_NAME` characters or holding `;`, `<`, `>`, a line break or
+    another character that cannot be seen, and for a strength that is not finite and ≥ 0.
     """
     strongest: dict[str, float] = {}
-    for name, strength in heard:
+    for name, strength in () if heard is None else heard:
         if not math.isfinite(strength) or strength < 0:
             raise PromptError(f"heard: strength of {name!r} must be finite and not negative, got {strength}")
         label = _clean("heard", name)
@@ -93,19 +109,54 @@ def shown_atoms(heard: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
     return [(name, next(word for word, least in _LEVELS if strength >= least * top)) for name, strength in ranked]
 
 
-def question(heard: Iterable[tuple[str, float]]) -> str:
-    """The prompt's text: the atoms by coarse strength, strongest first, then the question."""
-    shown = shown_atoms(heard)
+def question(
+    heard: Iterable[tuple[str, float]] | None,
+    *,
+    times: Mapping[str, tuple[float, float]] | None = None,
+    recorded: datetime | None = None,
+    title: str | None = None,
+) -> str:
+    """The prompt's text: the atoms by coarse strength, strongest first, then what else is known, then the question.
+
+    - `heard`: (name, strength) of the atoms. Empty: none was heard; None: the prompt says nothing of sound.
+    - `times`: name -> (first, last) second in which an atom sounds, written outwards in whole seconds: "rain, 0-3 s".
+    - `recorded`: the local time of the recording, of which the month and the hour are told. An offset from UTC, which
+      would give the longitude away, is not.
+    - `title`: what somebody called the recording; each run of digits becomes "#", so that no coordinates come in.
+
+    What is None is left out. Raises `PromptError` naming the argument for what cannot be written: see `shown_atoms`; a
+    title is bounded as names are.
+    """
+    shown = [(name + _span(name, times), word) for name, word in shown_atoms(heard)]
     lines = [
         f"{level}: " + "; ".join(name for name, word in shown if word == level)
         for level, _ in _LEVELS
         if any(word == level for _, word in shown)
     ]
-    return "\n".join([*(lines or [f"heard {NOTHING}"]), QUESTION])
+    if heard is not None and not lines:
+        lines = [f"heard {NOTHING}"]
+    if recorded is not None:
+        lines.append(f"recorded: {_month_and_hour(recorded)}")
+    if title is not None:
+        lines.append(f"title: {_without_digits(_clean('title', title))}")
+    return "\n".join([*lines, QUESTION])
+
+
+def questions(examples: pd.DataFrame) -> list[str]:
+    """The prompt of every row, from its `heard` and, where there are such columns, `times`, `recorded` and `title`.
+
+    A cell that holds nothing (None, NaN, NaT) leaves its part out.
+    """
+    parts = ("heard", *(name for name in _OPTIONAL if name in examples))
+    cells = zip(*(examples[name] for name in parts), strict=True)
+    return [
+        question(**{name: cell if _is_there(cell) else None for name, cell in zip(parts, row, strict=True)})
+        for row in cells
+    ]
 
 
 def trace(
-    heard: Iterable[tuple[str, float]],
+    heard: Iterable[tuple[str, float]] | None,
     told: Iterable[str],
     seen: Iterable[str],
     country: str,
@@ -115,12 +166,17 @@ def trace(
 ) -> str:
     """The completion to imitate: cites only atoms of the prompt that `told` confirms, only sights in `seen`.
 
-    `told` are the labels of what truly sounds, in any spelling that `same_cue` equates with the atoms' names.
-    Raises `PromptError` for an empty name, a forbidden character, or a coordinate off the globe.
+    `told` are the labels of what truly sounds, in any spelling that `same_cue` equates with the atoms' names, `seen`
+    those of what is truly in sight. Both are cited in the order of what they tell: a mapping label -> bits by its bits,
+    the most first (of equal ones by name), any other collection as it comes. Raises `PromptError` for an empty name,
+    a forbidden character, or a coordinate off the globe.
     """
-    true = {same_cue(label) for label in told}
-    cited = [name for name, _ in shown_atoms(heard) if same_cue(name) in true][:MAX_CITED]
-    sights = list(dict.fromkeys(_clean("seen", label) for label in seen))[:MAX_SEEN]
+    rank: dict[str, int] = {}
+    for place, label in enumerate(_ranked(told)):
+        rank.setdefault(same_cue(label), place)
+    confirmed = [name for name, _ in shown_atoms(heard) if same_cue(name) in rank]
+    cited = sorted(confirmed, key=lambda name: rank[same_cue(name)])[:MAX_CITED]
+    sights = list(dict.fromkeys(_clean("seen", label) for label in _ranked(seen)))[:MAX_SEEN]
     if not (abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180):  # also false for NaN
         raise PromptError(f"latitude_deg, longitude_deg: ({latitude_deg}, {longitude_deg}) is not a place on Earth")
     parts = [
@@ -213,5 +269,39 @@ def _cited(thought: str, sense: str) -> tuple[str, ...]:
 def _clean(argument: str, label: str) -> str:
     text = cast(object, label)
     if not isinstance(text, str) or not text.strip() or _FORBIDDEN.search(text) or hides(text):
-        raise PromptError(f"{argument}: {label!r} must be a non-empty text without ; < > or characters that hide")
+        raise PromptError(f"{argument}: {label!r:.80} must be a non-empty text without ; < > or characters that hide")
+    if len(text.strip()) > MAX_NAME:
+        raise PromptError(f"{argument}: has {len(text.strip()):,} characters; shorten it to {MAX_NAME} at most")
     return text.strip()
+
+
+def _ranked(labels: Iterable[str]) -> list[str]:
+    """The labels, those that tell most first."""
+    if isinstance(labels, Mapping):
+        return sorted(labels, key=lambda label: (-labels[label], label))
+    return list(labels)
+
+
+def _span(name: str, times: Mapping[str, tuple[float, float]] | None) -> str:
+    """ ", 0-3 s" when it is known when the atom sounds."""
+    if times is None or name not in times:
+        return ""
+    first, last = times[name]
+    if not 0 <= first <= last < math.inf:  # also false for NaN
+        raise PromptError(f"times: {name!r} cannot sound from {first} to {last} s; give 0 <= first <= last")
+    return f", {math.floor(first)}-{math.ceil(last)} s"
+
+
+def _month_and_hour(recorded: datetime) -> str:
+    if not isinstance(cast(object, recorded), datetime):
+        raise PromptError(f"recorded: give the local datetime of the recording, got {recorded!r}")
+    return f"{_MONTHS[recorded.month - 1]}, {recorded.hour} h"
+
+
+def _without_digits(text: str) -> str:
+    return re.sub("#+", "#", "".join("#" if character.isdigit() else character for character in text))
+
+
+def _is_there(cell: Any) -> bool:
+    """Whether a table's cell holds something; NaN and NaT differ from themselves."""
+    return cell is not None and not (isinstance(cell, float | datetime) and cell != cell)

@@ -17,7 +17,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from avgeo.profiles import ReasonSettings
 from avgeo.reason.grpo import save_adapter, train_grpo
 from avgeo.reason.model import build_model, load_model, save_model, to_images, vision_px
-from avgeo.reason.prompts import Answer, parse, question
+from avgeo.reason.prompts import Answer, parse, questions
 from avgeo.reason.sft import Frames, check_examples, corpus, train_sft
 
 
@@ -113,11 +113,11 @@ class Reasoner:
         for start in range(0, len(examples), batch):
             rows = slice(start, start + batch)
             images = [to_images(clip, image_px) for clip in frames[rows]]
-            prompts = [_chat(*clip) for clip in zip(examples["heard"].iloc[rows], images, strict=True)]
+            prompts = [_chat(*clip) for clip in zip(questions(examples.iloc[rows]), images, strict=True)]
             texts = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
             inputs = processor(
-                images=images, text=texts, padding=True, padding_side="left", add_special_tokens=False,
-                return_tensors="pt",
+                images=images if frames.shape[1] else None, text=texts, padding=True, padding_side="left",
+                add_special_tokens=False, return_tensors="pt",
             ).to(self.model.device)  # fmt: skip
             output = model.generate(**inputs, **options)
             completions = output[:, inputs["input_ids"].shape[1] :]
@@ -126,8 +126,8 @@ class Reasoner:
         bar.close()
 
 
-def _chat(heard: list[tuple[str, float]], images: list[Image.Image]) -> list[dict[str, Any]]:
-    content = [*({"type": "image"} for _ in images), {"type": "text", "text": question(heard)}]
+def _chat(text: str, images: list[Image.Image]) -> list[dict[str, Any]]:
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]
 
 

@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from avgeo.profiles import ReasonSettings
 from avgeo.reason.model import to_images
 from avgeo.reason.optimizer import MuonAdamW
-from avgeo.reason.prompts import question, shown_atoms, trace
+from avgeo.reason.prompts import questions, shown_atoms, trace
 
 EXAMPLE_COLUMNS = (
     "clip_id",
@@ -73,11 +73,11 @@ def traces(examples: pd.DataFrame) -> list[str]:
 
 def corpus(examples: pd.DataFrame) -> list[str]:
     """Every text a tokenizer for these examples should fit: prompts and traces."""
-    return [question(heard) for heard in examples["heard"]] + traces(examples)
+    return questions(examples) + traces(examples)
 
 
 def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
-    """Training clips as trl wants them: `prompt` and `completion` as chats, `images`, what rewards need."""
+    """Training clips for trl: `prompt` and `completion` (chats), `images` (none if F = 0), what rewards need."""
     check_examples(examples, frames, training=True)
     message = {"role": Value("string"), "content": Value("string")}
     features = Features({
@@ -87,14 +87,15 @@ def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
         "heard": List(Value("string")), "seen": List(Value("string")),
     })  # fmt: skip
     table = {
-        "prompt": [[{"role": "user", "content": question(heard)}] for heard in examples["heard"]],
+        "prompt": [[{"role": "user", "content": text}] for text in questions(examples)],
         "completion": [[{"role": "assistant", "content": text}] for text in traces(examples)],
         "images": [to_images(clip, image_px) for clip in frames],
         "heard": [[name for name, _ in shown_atoms(heard)] for heard in examples["heard"]],
         "seen": [list(seen) for seen in examples["seen"]],
         **{name: examples[name].tolist() for name in ("clip_id", "latitude_deg", "longitude_deg", "country", "region")},
     }
-    return Dataset.from_dict(table, features=features)
+    made = Dataset.from_dict(table, features=features)
+    return made if frames.shape[1] else made.remove_columns("images")  # no frames at all: text, as trl knows it
 
 
 def train_sft(

@@ -93,11 +93,18 @@ class _Product:
         self.tables = tables
         self.row = [table.row[of] for table, of in zip(tables, combinations.T, strict=True)]
 
-    def __call__(self, cues: Observed) -> Float64[np.ndarray, "sites months hours"]:
-        """prod_k p(c_k | s, m, h) at every site; months and hours have length 1 where nothing depends on them."""
-        factors = (
-            table.column(cues.get(table.cue.name, NONE))[row] for table, row in zip(self.tables, self.row, strict=True)
-        )
+    def __call__(self, cues: Observed, without: str | None = None) -> Float64[np.ndarray, "sites months hours"]:
+        """prod_k p(c_k | s, m, h) at every site; months and hours have length 1 where nothing depends on them.
+
+        The cue `without` is unobserved. Leaving out its factor sums it out: its values' probabilities sum to 1.
+        """
+        factors = [
+            table.column(cues.get(table.cue.name, NONE))[row]
+            for table, row in zip(self.tables, self.row, strict=True)
+            if table.cue.name != without
+        ]
+        if not factors:
+            return _ONE
         product = reduce(np.multiply, factors)
         return product if self.site is None else product[self.site]
 
@@ -135,11 +142,8 @@ class Likelihood:
         total = {sense: np.empty(self.sites) for sense in SENSES}
         for number, products in enumerate(self._blocks):
             found = {kind: product(cues) for kind, product in products.items()}
-            for sense, parts in SENSES.items():
-                by_shape = [[found[part, shape] for part in parts if (part, shape) in found] for shape in _SHAPES]
-                total[sense][number * _BLOCK : (number + 1) * _BLOCK] = _sum_over_moments(
-                    *(reduce(np.multiply, factors) if factors else _ONE for factors in by_shape)
-                )
+            for sense in SENSES:
+                total[sense][number * _BLOCK : (number + 1) * _BLOCK] = _of_sense(sense, found)
         return total
 
     def log_likelihood(self, cues: Observed) -> dict[str, Sites]:
@@ -179,6 +183,26 @@ class Likelihood:
         with np.errstate(divide="ignore"):
             return {sense: np.log(p) for sense, p in self.posterior(cues, prior).items()}
 
+    def leave_one_out(self, cues: Observed, prior: ArrayLike | None = None) -> dict[str, Sites]:
+        """p(site | both senses but one cue), by the cue left out: *unobserved*, which is not the same as absent.
+
+        One (sites,) with sum 1 for each of `cues`; what `cues` does not name stays observed to be absent. Only the
+        product in which a cue stands is worked out again. Errors as `posterior`.
+        """
+        self._check(cues)
+        weights = self._prior(prior)
+        joint = {name: np.empty(self.sites) for name in cues}
+        for number, products in enumerate(self._blocks):
+            block = slice(number * _BLOCK, (number + 1) * _BLOCK)
+            whole = {kind: product(cues) for kind, product in products.items()}
+            for name in cues:
+                kind = self._tables[name].cue.sense, self._tables[name].shape
+                left = whole | {kind: products[kind](cues, without=name)}
+                joint[name][block] = weights[block] * _of_sense("both", left)
+        if not all(p.any() for p in joint.values()):  # then with that cue it is impossible, too
+            raise WorldError(self._culprit(cues, "both", weights))
+        return {name: p / p.sum() for name, p in joint.items()}
+
     def _prior(self, prior: ArrayLike | None) -> Sites:
         weights = np.ones(self.sites) if prior is None else np.asarray(prior, float)
         if weights.shape != (self.sites,) or not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
@@ -206,6 +230,12 @@ class Likelihood:
                     return f"cues: {name}={value!r} cannot occur at any of the sites{beside}: check the truth's tables"
                 before.append(f"{name}={value!r}")
         raise AssertionError("an impossible observation has a cue that makes it so")
+
+
+def _of_sense(sense: str, found: Mapping[tuple[str, tuple[int, int]], np.ndarray]) -> np.ndarray:
+    """p(cues of a sense | site) of a block, from its products by (kind of cue, shape); (sites or 1,)."""
+    by_shape = [[found[part, shape] for part in SENSES[sense] if (part, shape) in found] for shape in _SHAPES]
+    return _sum_over_moments(*(reduce(np.multiply, factors) if factors else _ONE for factors in by_shape))
 
 
 def _sum_over_moments(static: np.ndarray, monthly: np.ndarray, hourly: np.ndarray, full: np.ndarray) -> np.ndarray:

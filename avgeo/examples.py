@@ -1,0 +1,55 @@
+"""What the reasoner is told and taught about clips: what is heard in them, and AVG-Sim's true cues for its traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from avgeo.perceive import AtomModel, spoken
+from avgeo.world.cues import CUES
+from avgeo.world.influence import influence
+from avgeo.world.posterior import observed
+
+_KEPT = ["clip_id", "place_id", "split", "latitude_deg", "longitude_deg", "country", "region"]
+
+
+def listened(atoms: AtomModel, codes: np.ndarray, patches: np.ndarray, *, times: bool) -> dict[str, list]:
+    """What prompts tell of the sound of clips, as columns of examples: `heard` and, if wanted, `times`.
+
+    `codes` (clips, time, atoms) are the `patches` (clips, time, dim) as `atoms` encodes them.
+    """
+    columns: dict[str, list] = {"heard": [atoms.heard(code) for code in codes]}
+    if times:
+        # by moments, as `AtomModel.hear`: codes are shared with their neighbours and blur when
+        moments = (atoms.listener.moments(torch.from_numpy(clip.astype(np.float32))).numpy() for clip in patches)
+        columns["times"] = [atoms.times(code) for code in moments]
+    return columns
+
+
+def examples(manifest: pd.DataFrame, truth: pd.DataFrame, places: pd.DataFrame, sound: dict[str, list]) -> pd.DataFrame:
+    """One row per clip of AVG-Sim in the manifest's order: place, country, region, the columns of `sound`, and truth.
+
+    `told` and `seen` hold what truly sounds and what is truly in sight: label -> influence in bits, the greatest first
+    (`avgeo.world.influence`, by sound and sight together). Bits are reckoned among the places of the clip's own split,
+    so that nothing taught depends on places held out.
+    """
+    about = manifest.merge(places[["place_id", "country", "region"]], on="place_id", how="left")
+    # what the media show of a cue is its source, "cue:value"
+    source = truth["source"].str.partition(":")
+    perceptible = truth.assign(cue=source[0], value=source[2])
+    cues: dict[str, dict[str, dict[str, float]]] = {}
+    for split, clips in about.groupby("split")["clip_id"]:
+        there = observed(perceptible, clips)
+        moved = influence(there, places[places["split"] == split].reset_index(drop=True))
+        for clip, values, bits in zip(clips, there, moved, strict=True):
+            cues[clip] = {"audible": {}, "visible": {}}
+            for cue, moved_bits in bits.items():
+                cues[clip][CUES[cue].sense][spoken(f"{cue}:{values[cue]}")] = moved_bits
+    lists: dict[str, Any] = sound | {
+        column: [cues[clip][sense] for clip in about["clip_id"]]
+        for column, sense in (("told", "audible"), ("seen", "visible"))
+    }
+    return about[_KEPT].assign(**lists)
