@@ -53,9 +53,10 @@ def _say(message: str) -> None:
     print(f"avgeo: {shown(message)}", file=sys.stderr)
 
 
-def _echo(text: str) -> None:
-    """Print a line of a result: what files and models are called is shown, and no terminal obeys it."""
-    typer.echo(shown(text))
+def _echo(*lines: str) -> None:
+    """Print lines of a result: what files and models are called is shown, and no terminal obeys it."""
+    for line in lines:
+        typer.echo(shown(line))
 
 
 def _writable(*paths: Path | None) -> None:
@@ -141,8 +142,7 @@ def curate(
         from avgeo.curate import as_text
         from avgeo.curate import explain as run_explain
 
-        for line in as_text(run_explain(explain, settings)).splitlines():
-            _echo(line)
+        _echo(*as_text(run_explain(explain, settings)).splitlines())
         return
     if not where or out is None:
         raise typer.BadParameter("give WHERE and --out DIR, or --explain CLIP")
@@ -173,8 +173,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of `avgeo curate`
     from avgeo.curate import verify as run
 
     problems = run(folder)
-    for problem in problems:
-        _echo(problem)
+    _echo(*problems)
     if problems:
         _say(f"error: {len(problems)} problem{'s' * (len(problems) > 1)} in {folder}")
         raise typer.Exit(1)
@@ -260,8 +259,10 @@ def train(
     from avgeo.doctor import STAGES
     from avgeo.pipeline import Pipeline
     from avgeo.profiles import get_profile
+    from avgeo.reason.sizes import check_policy
 
     study = Pipeline(get_profile(profile), seed)
+    check_policy(study.profile.reason.policy)  # told before the stages that come first, not after
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the training, not after
     for stage in STAGES:
@@ -286,8 +287,7 @@ def evaluate(
 
     _writable(json_out)
     metrics = run(predictions, truth, bootstrap=bootstrap, seed=seed, split=split)
-    for line in metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}").splitlines():
-        _echo(line)
+    _echo(*metrics.to_frame().to_string(float_format=lambda x: f"{x:.4g}").splitlines())
     _echo(
         f"truth {metrics.n_truth}, missing {metrics.n_missing}, refused {metrics.n_refused}, "
         f"invalid {metrics.n_invalid}, not in truth {metrics.n_extra}; {metrics.clustering}"
@@ -370,7 +370,6 @@ def doctor() -> None:
     from avgeo.doctor import diagnose
 
     lines, healthy = diagnose()
-    for line in lines:
-        _echo(line)
+    _echo(*lines)
     if not healthy:
         raise typer.Exit(1)

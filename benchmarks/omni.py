@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import Qwen2_5OmniThinkerConfig, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig
@@ -32,7 +31,7 @@ from avgeo.artifacts import run_card
 from avgeo.paths import data_dir
 from avgeo.profiles import get_profile
 from avgeo.reason.audio import AudioGRPOTrainer, with_sound
-from avgeo.reason.policy import Policy
+from avgeo.reason.policy import Policy, lora
 from avgeo.reason.qwen import SAMPLE_RATE_HZ, omni, thinker_config
 from avgeo.reason.sft import rows
 
@@ -159,9 +158,7 @@ def measure(config: Qwen2_5OmniThinkerConfig, sizes: Sizes, device: str) -> dict
         trainer = Timed(
             model=policy.model, args=arguments, reward_funcs=letters, train_dataset=clips(policy, sizes),
             processing_class=policy.processor, callbacks=[clock],
-            peft_config=LoraConfig(
-                r=sizes.lora_rank, lora_alpha=2 * sizes.lora_rank, target_modules=policy.adapted, task_type="CAUSAL_LM"
-            ),
+            peft_config=lora(policy, sizes.lora_rank),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()

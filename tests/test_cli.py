@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,12 @@ def test_embed_writes_shards_and_says_what_failed(avgeo, tmp_path):
 
 def test_train_reuses_the_cache_and_writes_the_model(avgeo, tmp_path, monkeypatch):
     monkeypatch.setenv("AVGEO_CACHE", str(tiny().cache))
+    wrong = replace(TINY, reason=replace(TINY.reason, policy="scratsch"))
+    monkeypatch.setitem(profiles.PROFILES, "tiny", wrong)
+    one_line(
+        avgeo("train", "--profile", "tiny", "--out", tmp_path / "none"), "'scratsch' is neither scratch nor smollm2"
+    )
+    assert not (tmp_path / "none").exists()
     monkeypatch.setitem(profiles.PROFILES, "tiny", TINY)
     status, _, err = avgeo("train", "--profile", "tiny", "--out", tmp_path / "model")
     assert status == 0 and f"avgeo: model: {tmp_path / 'model'}" in err

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from avgeo.profiles import ReasonSettings
-from avgeo.reason.model import (
-    IMAGE,
-    ModelError,
-    build_model,
-    build_tokenizer,
-    load_model,
-    save_model,
-    to_images,
-)
+from avgeo.reason.model import IMAGE, build_model, build_tokenizer, to_images
 from avgeo.reason.optimizer import MuonAdamW, orthogonalize
+from avgeo.reason.policy import ModelError
 from avgeo.reason.prompts import SKELETON, question, trace
+from avgeo.reason.sizes import load_policy, save_policy
 
 PROMPT = question([("siren:two_tone", 2.0), ("rain", 1.0)])
 TRACE = trace([("rain", 1.0)], ["rain"], ["driving side left"], "Kenya", "Eastern Africa", -1.3, 36.8)
@@ -25,9 +21,9 @@ CORPUS = [PROMPT, TRACE] * 20
 SMALL = ReasonSettings(hidden=32, layers=2, heads=2, vocabulary=320, vision_hidden=16, vision_layers=1, image_px=32)
 
 
-def encode(processor, frames, texts=(PROMPT,)):
+def encode(policy, frames, texts=(PROMPT,)):
     """Processor inputs of one clip per text, all with the same frames (F, H, W, 3)."""
-    images = to_images(frames, processor.image_processor.size["height"])
+    images, processor = to_images(frames, policy.image_px), policy.processor
     content = [{"type": "image"}] * len(images)
     chats = [[{"role": "user", "content": [*content, {"type": "text", "text": text}]}] for text in texts]
     prompts = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
@@ -45,7 +41,7 @@ def frames():
 
 
 def test_the_default_size_is_small():
-    model, _ = build_model(ReasonSettings(), CORPUS, seed=0)
+    model = build_model(ReasonSettings(), CORPUS, seed=0).model
     assert 1_000_000 < sum(weight.numel() for weight in model.parameters()) < 1_600_000
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
@@ -54,7 +50,7 @@ def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second, other = (build_model(SMALL, CORPUS, seed)[0].state_dict() for seed in (1, 1, 2))
+    first, second, other = (build_model(SMALL, CORPUS, seed).model.state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
@@ -62,7 +58,7 @@ def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("text", [TRACE, "São Tomé; 東京; 🦗 \t x", "latitude 12.34567, -0.5"])
 def test_tokenizing_loses_nothing(reasoner, text):
-    tokenizer = reasoner[1].tokenizer
+    tokenizer = reasoner.processor.tokenizer
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
@@ -78,59 +74,58 @@ def test_digits_stay_apart_cues_do_not_merge_and_the_skeleton_is_whole(reasoner)
 
 
 def test_a_prompt_opens_its_completion(reasoner):
-    processor = reasoner[1]
+    processor = reasoner.processor
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     opened = processor.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
     assert processor.apply_chat_template(chat, tokenize=False) == opened + "b<|end|>"
 
 
 def test_one_soft_token_per_patch_of_every_frame(reasoner, frames):
-    model, processor = reasoner
-    inputs = encode(processor, frames)
-    image = processor.tokenizer.convert_tokens_to_ids(IMAGE)
-    assert int((inputs["input_ids"] == image).sum()) == 2 * model.config.image_seq_length == 2 * 4
+    inputs = encode(reasoner, frames)
+    image = reasoner.processor.tokenizer.convert_tokens_to_ids(IMAGE)
+    assert int((inputs["input_ids"] == image).sum()) == 2 * reasoner.model.config.image_seq_length == 2 * 4
     assert inputs["pixel_values"].shape == (2, 3, 32, 32)
     assert inputs["pixel_values"].abs().max() <= 1
 
 
 def test_frames_and_their_order_reach_the_logits(reasoner, frames):
-    model, processor = reasoner
     with torch.inference_mode():
         plain, swapped, other = (
-            model(**encode(processor, clip)).logits[:, -1] for clip in (frames, frames[::-1].copy(), 255 - frames)
+            reasoner.model(**encode(reasoner, clip)).logits[:, -1]
+            for clip in (frames, frames[::-1].copy(), 255 - frames)
         )
     assert (plain - other).abs().max() > 1e-5
     assert (plain - swapped).abs().max() > 1e-6
 
 
 def test_left_padding_does_not_change_the_logits(reasoner, frames):
-    model, processor = reasoner
     with torch.inference_mode():
-        alone = model(**encode(processor, frames)).logits[0, -1]
-        padded = model(**encode(processor, frames, texts=(PROMPT, PROMPT + " " * 30 + "really?"))).logits[0, -1]
+        alone = reasoner.model(**encode(reasoner, frames)).logits[0, -1]
+        padded = reasoner.model(**encode(reasoner, frames, texts=(PROMPT, PROMPT + " " * 30 + "really?"))).logits[0, -1]
     torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-4)
 
 
 def test_saved_and_loaded_it_is_the_same(reasoner, frames, tmp_path):
-    model, processor = reasoner
-    save_model(model, processor, tmp_path)
+    save_policy(reasoner, tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".pt", ".pkl"}]
-    again, its_processor = load_model(tmp_path)
-    before, after = encode(processor, frames), encode(its_processor, frames)
+    again = load_policy(tmp_path)
+    before, after = encode(reasoner, frames), encode(again, frames)
     assert all(torch.equal(before[name], after[name]) for name in before)
     with torch.inference_mode():
-        assert torch.equal(model(**before).logits, again(**after).logits)
-    assert again.generation_config.suppress_tokens == model.generation_config.suppress_tokens
-    assert again.generation_config.max_new_tokens == SMALL.max_new_tokens
+        assert torch.equal(reasoner.model(**before).logits, again.model(**after).logits)
+    assert replace(again, model=None, processor=None) == replace(reasoner, model=None, processor=None)
+    assert again.whole and again.model.generation_config.suppress_tokens == list(reasoner.silent)
+    assert again.model.generation_config.max_new_tokens == SMALL.max_new_tokens
 
 
 def test_errors_name_the_cure(tmp_path):
     with pytest.raises(ModelError, match="avgeo train"):
-        load_model(tmp_path)
+        load_policy(tmp_path)
     with pytest.raises(ModelError, match="vocabulary"):
         build_tokenizer(100, CORPUS)
-    with pytest.raises(ModelError, match="divisible"):
-        build_model(ReasonSettings(hidden=30), CORPUS, seed=0)
+    for wrong in ({"hidden": 30}, {"image_px": 30}):
+        with pytest.raises(ModelError, match=f"{next(iter(wrong))} must be divisible"):
+            build_model(ReasonSettings(**wrong), CORPUS, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 50), (2, 50, 20), (1, 16, 16)])
@@ -144,7 +139,7 @@ def test_orthogonalizing_keeps_the_singular_vectors_and_levels_the_values(shape)
 
 
 def test_the_adam_half_is_torchs_adamw_and_every_weight_is_in_one_half(reasoner):
-    model = build_model(SMALL, CORPUS, seed=0)[0]
+    model = build_model(SMALL, CORPUS, seed=0).model
     ours = MuonAdamW(model, lr=1e-2)
     muon, rest = (group["params"] for group in ours.param_groups)
     assert len(muon) + len(rest) == len(list(model.parameters()))

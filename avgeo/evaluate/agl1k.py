@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,11 +37,11 @@ from avgeo.sphere import distance_km, from_degrees
 
 PUBLISHED_KM = 5476.83
 """Mean distance error of Qwen2.5-Omni in AGL1K's README, km."""
-REFUSALS = frozenset({"0", "0.0", "-1", "", "null", "none", "n/a", "na", "unknown", "unable", "cannot"})
+REFUSALS = frozenset({"0", "0.0", "-1", "", "null", "none", "nan", "n/a", "na", "unknown", "unable", "cannot"})
 """What AGL1K's script takes for a refusal when a coordinate, as text, reads so."""
 
 Kind = Literal["missing", "refused", "unparsable", "out of range", "exact zero", "answered"]
-KINDS: tuple[Kind, ...] = ("missing", "refused", "unparsable", "out of range", "exact zero", "answered")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """What may have become of a clip: no answer in the file; a word of `REFUSALS`; a coordinate that is no number; one that
 is off the globe; a latitude or longitude of exactly 0; a place."""
 
@@ -85,7 +85,7 @@ def _coordinate(value: Any) -> str:
 
 def refused_by_agl1k(answer: Mapping[str, Any]) -> bool:
     """Whether AGL1K's script counts `FAILURE_KM` for this answer: a coordinate that reads like one of `REFUSALS`."""
-    return any(str(answer[name]).strip().lower() in REFUSALS | {"nan"} for name in _FIELDS[3:])
+    return any(str(answer[name]).strip().lower() in REFUSALS for name in _FIELDS[3:])
 
 
 def kind_of(answer: Mapping[str, Any] | None) -> Kind:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Here, because every module of this package imports it before transformers: a model is built or read from a folder,
+# and a name reaches a hub only where the user has set this to 0.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from avgeo.reason.prompts import Answer, ParseFailure, parse, question, trace
 

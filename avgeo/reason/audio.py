@@ -35,12 +35,25 @@ def with_sound(rows: Dataset, waveforms: Sequence[np.ndarray], rate_hz: int, pol
     `SoundError` for a policy that hears by atoms, another sampling rate, and a waveform that is of integers, not
     finite, or shorter or longer than can be heard.
     """
-    if policy.sample_rate_hz is None:
-        raise SoundError("policy: it hears by the atoms named in its prompt; train it on the rows as they are")
-    if rate_hz != policy.sample_rate_hz:
+    if policy.sample_rate_hz is not None and rate_hz != policy.sample_rate_hz:
         raise SoundError(f"rate_hz: the policy hears at {policy.sample_rate_hz} Hz; resample the {rate_hz} Hz sound")
-    if len(waveforms) != len(rows):
-        raise SoundError(f"waveforms: {len(waveforms)} for {len(rows)} rows; give one per row")
+    return add_sound(rows, checked_sound(policy, waveforms, len(rows)) or [])
+
+
+def checked_sound(policy: Policy, waveforms: Sequence[np.ndarray] | None, rows: int) -> list[np.ndarray] | None:
+    """The waveforms of so many rows as float32, None for a policy that hears by atoms; `SoundError` as `with_sound`.
+
+    That the waveforms have the policy's sampling rate is the caller's word.
+    """
+    rate_hz = policy.sample_rate_hz
+    if rate_hz is None:
+        if waveforms is not None:
+            raise SoundError("policy: it hears by the atoms named in its prompt; give it no waveforms")
+        return None
+    if waveforms is None:
+        raise SoundError(f"waveforms: the policy hears sound; give it one mono waveform per clip, at {rate_hz} Hz")
+    if len(waveforms) != rows:
+        raise SoundError(f"waveforms: {len(waveforms)} for {rows} rows; give one per row")
     processor: Any = policy.processor
     longest = processor.feature_extractor.n_samples
     for row, waveform in enumerate(waveforms):
@@ -54,7 +67,11 @@ def with_sound(rows: Dataset, waveforms: Sequence[np.ndarray], rate_hz: int, pol
             raise SoundError(f"waveforms: row {row} is of {waveform.dtype}; divide by its full scale, to [-1, 1]")
         if not np.isfinite(waveform).all():
             raise SoundError(f"waveforms: row {row} holds NaN or infinite samples; leave the clip out")
-    sound = [np.asarray(waveform, dtype=np.float32) for waveform in waveforms]
+    return [np.asarray(waveform, dtype=np.float32) for waveform in waveforms]
+
+
+def add_sound(rows: Dataset, sound: list[np.ndarray]) -> Dataset:
+    """`rows` with the column `audio` of `checked_sound`."""
     made = rows.add_column("audio", sound, feature=List(Value("float32")))  # pyright: ignore[reportCallIssue]
     # as arrays: a list of floats is eight times as large, and a step reads every clip's many times
     return made.with_format("numpy", columns=["audio"], output_all_columns=True)

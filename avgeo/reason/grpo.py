@@ -8,20 +8,18 @@ REINFORCE's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
-from peft import LoraConfig, PeftModel
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from avgeo.profiles import ReasonSettings
 from avgeo.reason import rewards
-from avgeo.reason.model import silent_tokens
-from avgeo.reason.sft import ExamplesError, Frames, Progress, common_arguments, history, rows, run
-
-LORA_MODULES = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+from avgeo.reason.audio import AudioGRPOTrainer
+from avgeo.reason.policy import ModelError, Policy, lora
+from avgeo.reason.sft import ExamplesError, Frames, Progress, Waveforms, common_arguments, history, rows_for, run
 
 
 @dataclass(frozen=True)
@@ -40,50 +38,51 @@ class RewardWeights:
 
 
 def train_grpo(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    policy: Policy,
     examples: pd.DataFrame,
     frames: Frames,
     settings: ReasonSettings,
     seed: int,
     work: Path,
     weights: RewardWeights | None = None,
-) -> tuple[PeftModel, pd.DataFrame]:
-    """Train an adapter on `model`, which must be fine-tuned already; its own weights stay as they are.
+    *,
+    waveforms: Waveforms | None = None,
+) -> tuple[Policy, pd.DataFrame]:
+    """Train an adapter on a policy that is fine-tuned already; its own weights stay as they are.
 
-    Checkpoints go to `work`; a run that finds one there continues from it. Returns the policy and the
-    history, one row per step: `step`, `reward` (weighted), one column per part of `RewardWeights`,
-    `parse_rate`, `kl` (nats per token), `entropy`, `length` (tokens), `clipped` (share cut off at
-    `max_new_tokens`), `tied` (share of groups whose rollouts all earn the same, which teach nothing: 1 from a
-    checkpoint that cannot answer yet).
+    What `policy.trained` names is trained with the adapter, in a copy that goes where the adapter goes. Checkpoints go
+    to `work`; a run that finds one there continues from it. Returns the policy with its adapter and the history, one
+    row per step: `step`, `reward` (weighted), one column per part of `RewardWeights`, `parse_rate`, `kl` (nats per
+    token), `entropy`, `length` (tokens), `clipped` (share cut off at `max_new_tokens`), `tied` (share of groups whose
+    rollouts all earn the same, which teach nothing: 1 from a checkpoint that cannot answer yet).
     """
     weights = weights or RewardWeights()
     if settings.grpo_generations < 3:
         raise ExamplesError(f"grpo_generations: must be at least 3, got {settings.grpo_generations}")
     if len(examples) < settings.grpo_prompts:
         raise ExamplesError(f"examples: {len(examples)} rows are fewer than grpo_prompts, {settings.grpo_prompts}")
+    rollouts = settings.grpo_prompts * settings.grpo_generations
+    at_once = min(settings.grpo_at_once, rollouts)
+    if at_once < 1 or rollouts % at_once:
+        raise ExamplesError(
+            f"grpo_at_once: {at_once} does not divide the {rollouts} rollouts of a step (grpo_prompts x "
+            "grpo_generations); choose one that does"
+        )
     parts = [part.name for part in fields(weights)]
     arguments = GRPOConfig(
-        per_device_train_batch_size=settings.grpo_prompts * settings.grpo_generations,
+        per_device_train_batch_size=at_once, gradient_accumulation_steps=rollouts // at_once,
         num_generations=settings.grpo_generations, max_steps=settings.grpo_steps,
         learning_rate=settings.grpo_learning_rate, lr_scheduler_type="constant", warmup_steps=0,
         beta=settings.grpo_beta, temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens, scale_rewards="none", loss_type="dr_grpo",
         reward_weights=[getattr(weights, part) for part in parts],
-        generation_kwargs={"suppress_tokens": silent_tokens(processor.tokenizer)},
-        **common_arguments(seed, work),
+        generation_kwargs={"suppress_tokens": list(policy.silent)}, **common_arguments(policy, seed, work),
     )  # fmt: skip
-    trainer = GRPOTrainer(
-        model=model, args=arguments, processing_class=processor,
+    trainer = (AudioGRPOTrainer if policy.sample_rate_hz else GRPOTrainer)(
+        model=policy.model, args=arguments, processing_class=policy.processor,
         reward_funcs=[getattr(rewards, f"{part}_reward") for part in parts],
-        train_dataset=rows(examples, frames, settings.image_px).remove_columns("completion"),
-        peft_config=LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            target_modules=LORA_MODULES,
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[Progress("GRPO", "reward")],
+        train_dataset=rows_for(policy, examples, frames, waveforms).remove_columns("completion"),
+        peft_config=lora(policy, settings.lora_rank), callbacks=[Progress("GRPO", "reward")],
     )  # fmt: skip
     run(trainer, work)
     names = {"reward": "reward"} | {f"rewards/{part}_reward/mean": part for part in parts}
@@ -93,11 +92,17 @@ def train_grpo(
     }  # fmt: skip
     table = history(trainer, names)
     table.insert(2, "parse_rate", table["format"])
-    return trainer.accelerator.unwrap_model(trainer.model), table
+    return replace(policy, model=trainer.accelerator.unwrap_model(trainer.model)), table
 
 
-def save_adapter(policy: PeftModel, folder: Path) -> None:
-    """Write the adapter alone (safetensors); its base is the fine-tuned model, in `sft` beside it."""
-    policy.peft_config["default"].base_model_name_or_path = "../sft"
+def save_adapter(policy: Policy, folder: Path) -> None:
+    """Write the adapter alone (safetensors); its base is the fine-tuned model, in `sft` beside it.
+
+    Raises `ModelError` for a policy without one.
+    """
+    model = policy.model
+    if not isinstance(model, PeftModel):
+        raise ModelError("policy: has no adapter; pass the one that train_grpo returned, or use save_policy")
+    model.peft_config["default"].base_model_name_or_path = "../sft"
     # "auto" would ask a hub whether the vocabulary has grown
-    policy.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)

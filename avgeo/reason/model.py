@@ -7,31 +7,28 @@ splits by clip.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-# A model is built here or read from a folder; nothing ever asks a hub.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    GenerationConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
     SiglipVisionConfig,
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from avgeo.profiles import ReasonSettings
+from avgeo.reason.policy import ModelError, Policy, policy_of
 from avgeo.reason.prompts import SKELETON
 
 if TYPE_CHECKING:
@@ -47,20 +44,15 @@ CHAT_TEMPLATE = (
 MAX_POSITIONS = 1024
 
 
-class ModelError(ValueError):
-    """Settings or a folder from which no reasoner can be made; the message names the cure."""
-
-
-def build_model(
-    settings: ReasonSettings, corpus: Sequence[str], seed: int
-) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """An untrained reasoner (about 1.4 M parameters at the default sizes) and its processor, given a seed.
+def build_model(settings: ReasonSettings, corpus: Sequence[str], seed: int) -> Policy:
+    """An untrained reasoner (about 1.4 M parameters at the default sizes), drawn from `seed`.
 
     `corpus` are the texts the tokenizer is fitted to (prompts and traces of the training clips). Raises
     `ModelError` when sizes do not divide or the corpus is empty.
     """
-    if settings.hidden % settings.heads or settings.image_px % settings.patch_px or settings.vision_hidden % 4:
-        raise ModelError("hidden must be divisible by heads, image_px by patch_px, vision_hidden by 4")
+    if settings.hidden % settings.heads:
+        raise ModelError("settings: hidden must be divisible by heads")
+    vision = vision_config(settings)
     tokenizer = build_tokenizer(settings.vocabulary, corpus)
     token = partial(token_id, tokenizer)
     text = LlamaConfig(
@@ -70,26 +62,11 @@ def build_model(
         pad_token_id=token(PAD), bos_token_id=None, eos_token_id=token(END), tie_word_embeddings=True,
         initializer_range=settings.hidden**-0.5 / 2,
     )  # fmt: skip
-    vision = SiglipVisionConfig(
-        hidden_size=settings.vision_hidden, intermediate_size=2 * settings.vision_hidden,
-        num_hidden_layers=settings.vision_layers, num_attention_heads=4, image_size=settings.image_px,
-        patch_size=settings.patch_px, vision_use_head=False,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=token(IMAGE), tie_word_embeddings=True,
-        image_seq_length=(settings.image_px // settings.patch_px) ** 2,
-        # SigLIP has no class token: take every patch of the last layer
-        vision_feature_layer=-1, vision_feature_select_strategy="full",
-    )  # fmt: skip
+    config = llava_config(text, vision, token(IMAGE))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens, do_sample=False,
-        eos_token_id=token(END), pad_token_id=token(PAD),
-        suppress_tokens=silent_tokens(tokenizer),
-    )  # fmt: skip
-    return model, _processor(tokenizer, settings.image_px, settings.patch_px)
+    return llava_policy(model, tokenizer, max_new_tokens=settings.max_new_tokens, whole=True)
 
 
 def build_tokenizer(vocabulary: int, corpus: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -130,48 +107,64 @@ def token_id(tokenizer: PreTrainedTokenizerFast, name: str) -> int:
     return tokenizer.get_vocab()[name]
 
 
-def silent_tokens(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Tokens that an answer never holds; after a generated image token the model would look for a frame."""
-    return [token_id(tokenizer, name) for name in (PAD, USER, ASSISTANT, IMAGE)]
+def to_images(frames: UInt8[np.ndarray, "f h w 3"], px: int | None) -> list[Image.Image]:
+    """A clip's frames as square images of `px` pixels, resized here once so that no training step has to.
+
+    None leaves them as they are, for a processor that takes frames of any size.
+    """
+    images = [Image.fromarray(frame) for frame in frames]
+    return images if px is None else [image.resize((px, px), Image.Resampling.BILINEAR) for image in images]
 
 
-def to_images(frames: UInt8[np.ndarray, "f h w 3"], px: int) -> list[Image.Image]:
-    """A clip's frames as square images of `px` pixels, resized here once so that no training step has to."""
-    return [Image.fromarray(frame).resize((px, px), Image.Resampling.BILINEAR) for frame in frames]
+def vision_config(settings: ReasonSettings) -> SiglipVisionConfig:
+    """The vision tower of these settings; raises `ModelError` when sizes do not divide."""
+    if settings.image_px % settings.patch_px or settings.vision_hidden % 4:
+        raise ModelError("settings: image_px must be divisible by patch_px, vision_hidden by 4")
+    return SiglipVisionConfig(
+        hidden_size=settings.vision_hidden, intermediate_size=2 * settings.vision_hidden,
+        num_hidden_layers=settings.vision_layers, num_attention_heads=4, image_size=settings.image_px,
+        patch_size=settings.patch_px, vision_use_head=False,
+    )  # fmt: skip
 
 
-def save_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and processor to `folder`."""
-    model.save_pretrained(folder, safe_serialization=True)
-    processor.save_pretrained(folder)
-    # apart as well: `load_model` reads the two halves by class, which needs no torchvision
-    processor.image_processor.save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
+def llava_config(text: PreTrainedConfig, vision: SiglipVisionConfig, image_token: int) -> LlavaConfig:
+    """A language model and a vision tower joined: one soft token per patch of a frame."""
+    side, patch = _side_and_patch(vision)
+    return LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=image_token,
+        tie_word_embeddings=text.tie_word_embeddings, image_seq_length=(side // patch) ** 2,
+        # SigLIP has no class token: take every patch of the last layer
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
 
 
-def load_model(folder: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The model and processor that `save_model` wrote; raises `ModelError` when the folder holds none."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no reasoner here (config.json is missing); train one with `avgeo train`")
+def llava_policy(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, **differs: Any) -> Policy:
+    """A LLaVA and its tokenizer as a policy; `differs` as for `policy_of`."""
+    side, patch = vision_px(model)
+    # The PIL image processor: the default one wants torchvision. Frames come at the right size (`to_images`).
+    images = SiglipImageProcessorPil(do_resize=False, size={"height": side, "width": side}, do_convert_rgb=False)
+    processor = LlavaProcessor(
+        image_processor=images, tokenizer=tokenizer, patch_size=patch, vision_feature_select_strategy="full",
+        chat_template=tokenizer.chat_template,
+        image_token=str(tokenizer.decode([model.config.image_token_index])),
+    )  # fmt: skip
+    return policy_of(model, processor, image_px=side, **differs)
+
+
+def load_llava(folder: Path) -> Policy:
+    """The LLaVA in `folder`, trained from scratch or grafted; it is float32."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return model, _processor(tokenizer, *vision_px(model))
+    # by class, which needs no torchvision
+    return llava_policy(model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True))
 
 
 def vision_px(model: LlavaForConditionalGeneration) -> tuple[int, int]:
     """The side of a frame and of a patch, in pixels, that the model's vision tower was built for."""
     vision = model.config.vision_config
     assert isinstance(vision, SiglipVisionConfig)
+    return _side_and_patch(vision)
+
+
+def _side_and_patch(vision: SiglipVisionConfig) -> tuple[int, int]:
     assert isinstance(vision.image_size, int) and isinstance(vision.patch_size, int)
     return vision.image_size, vision.patch_size
-
-
-def _processor(tokenizer: PreTrainedTokenizerFast, image_px: int, patch_px: int) -> LlavaProcessor:
-    # The PIL image processor: the default one wants torchvision.
-    images = SiglipImageProcessorPil(
-        do_resize=False, size={"height": image_px, "width": image_px}, do_convert_rgb=False
-    )
-    return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=patch_px,
-        vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE, image_token=IMAGE,
-    )  # fmt: skip

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from pathlib import Path
 from typing import Any, Literal
-
-# Set before transformers is imported: a name reaches a hub only where the user has set it to 0.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from huggingface_hub import is_offline_mode
@@ -25,7 +21,6 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
@@ -39,11 +34,8 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from avgeo.reason.model import ModelError
-from avgeo.reason.policy import Policy
+from avgeo.reason.policy import ModelError, Policy, policy_of
 
-LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""The matrices that LoRA adapts: the language model's alone, though the audio tower has a `q_proj` too."""
 SAMPLE_RATE_HZ = 16_000
 END, PAD, IMAGE, VIDEO, AUDIO = "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|video_pad|>", "<|AUDIO|>"
 MARKS = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|audio_bos|>", "<|audio_eos|>")
@@ -119,36 +111,46 @@ def thinker_config(size: Literal["3B", "7B"]) -> Qwen2_5OmniThinkerConfig:
     )
 
 
+_HEARING = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+
+
+def qwen(source: str | Path, *, longest_s: float | None = 30.0, dtype: torch.dtype = torch.float32) -> Policy:
+    """The policy of whichever of Qwen's models lies in `source`: `omni` or `vision_language`."""
+    if _check_type(source, (*_HEARING, *_SEEING)) in _HEARING:
+        return omni(source, longest_s=longest_s, dtype=dtype)
+    return vision_language(source, dtype=dtype)
+
+
 def omni(
     source: str | Path | Qwen2_5OmniThinkerConfig,
     *,
-    longest_s: float = 30.0,
+    longest_s: float | None = 30.0,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Policy:
     """Qwen2.5-Omni's Thinker: frames as images, sound as a waveform of at most `longest_s` seconds.
 
+    None is as long as the folder says, which is what a policy saved from here was built with.
     `source` is a folder with published weights (of the whole model, or of the Thinker), or a configuration, which is
     given random weights (`seed`) and a tokenizer of bytes. A name for a hub works only under HF_HUB_OFFLINE=0. Raises
     `ModelError` for a folder that holds no such model, or not all of it. To build on a GPU, or on `meta`, call it
     under `torch.device(...)`.
     """
-    if not longest_s > 0:
+    if longest_s is not None and not longest_s > 0:
         raise ModelError(f"longest_s must be positive, got {longest_s}")
+    length: dict[str, Any] = {} if longest_s is None else {"chunk_length": math.ceil(longest_s)}
     made: Any = Qwen2_5OmniThinkerForConditionalGeneration
     if isinstance(source, PreTrainedConfig):
         model, tokenizer = _random(made, source, dtype, seed)
         parts: dict[str, Any] = _random_parts(tokenizer, model.config.vision_config)
         mels = model.config.audio_config.num_mel_bins
-        ears = WhisperFeatureExtractor(feature_size=mels, chunk_length=math.ceil(longest_s), return_attention_mask=True)
+        ears = WhisperFeatureExtractor(feature_size=mels, return_attention_mask=True, **length)
     else:
-        _check_type(source, ("qwen2_5_omni", "qwen2_5_omni_thinker"))
+        _check_type(source, _HEARING)
         model, parts = _loaded(made, OmniProcessor, source, dtype)
-        ears = WhisperFeatureExtractor.from_pretrained(
-            source, chunk_length=math.ceil(longest_s), local_files_only=_is_local(source)
-        )
+        ears = WhisperFeatureExtractor.from_pretrained(source, local_files_only=_is_local(source), **length)
     processor = OmniProcessor(feature_extractor=ears, video_processor=None, **parts)
-    return _policy(model, processor, SAMPLE_RATE_HZ)
+    return policy_of(model, processor, sample_rate_hz=SAMPLE_RATE_HZ)
 
 
 def vision_language(
@@ -168,19 +170,8 @@ def vision_language(
     else:
         made, processor_class = _SEEING[_check_type(source, tuple(_SEEING))]
         model, parts = _loaded(made, processor_class, source, dtype)
-    return _policy(model, processor_class(video_processor=None, **parts), None)
-
-
-def _policy(model: PreTrainedModel, processor: Any, rate_hz: int | None) -> Policy:
-    ends = model.generation_config.eos_token_id
-    kept = {processor.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-    silent = sorted(set(_special_ids(processor.tokenizer)) - kept)
-    return Policy(model, processor, adapted=LANGUAGE_LAYERS, silent=tuple(silent), sample_rate_hz=rate_hz)
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    # `all_special_ids` lacks those that only the table of added tokens knows, e.g. <|box_start|>
-    return [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
+    made_processor: Any = processor_class
+    return policy_of(model, made_processor(video_processor=None, **parts))
 
 
 def _is_local(source: str | Path) -> bool:

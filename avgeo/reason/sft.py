@@ -5,6 +5,8 @@ Also home to what both trainers share: clips as trl rows, the progress bar, the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ import pandas as pd
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from jaxtyping import UInt8
+from peft import PeftModel
 from tqdm.auto import tqdm
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from avgeo.profiles import ReasonSettings
+from avgeo.reason.audio import SoundCollator, add_sound, checked_sound
 from avgeo.reason.model import to_images
 from avgeo.reason.optimizer import MuonAdamW
+from avgeo.reason.policy import Policy, lora, merge
 from avgeo.reason.prompts import questions, shown_atoms, trace
 
 EXAMPLE_COLUMNS = (
@@ -37,6 +42,8 @@ EXAMPLE_COLUMNS = (
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints: what an interruption can cost."""
 Frames = UInt8[np.ndarray, "clips f h w 3"]
+Waveforms = Sequence[np.ndarray]
+"""Mono sound (samples,), floats in [-1, 1], one per clip, at the `sample_rate_hz` of the policy that hears it."""
 
 
 class ExamplesError(ValueError):
@@ -76,8 +83,11 @@ def corpus(examples: pd.DataFrame) -> list[str]:
     return questions(examples) + traces(examples)
 
 
-def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
-    """Training clips for trl: `prompt` and `completion` (chats), `images` (none if F = 0), what rewards need."""
+def rows(examples: pd.DataFrame, frames: Frames, image_px: int | None) -> Dataset:
+    """Training clips for trl: `prompt` and `completion` (chats), `images` (none if F = 0), what rewards need.
+
+    `image_px` is the side of the images, which are square; None: frames as they are.
+    """
     check_examples(examples, frames, training=True)
     message = {"role": Value("string"), "content": Value("string")}
     features = Features({
@@ -98,50 +108,60 @@ def rows(examples: pd.DataFrame, frames: Frames, image_px: int) -> Dataset:
     return made if frames.shape[1] else made.remove_columns("images")  # no frames at all: text, as trl knows it
 
 
+def rows_for(policy: Policy, examples: pd.DataFrame, frames: Frames, waveforms: Waveforms | None) -> Dataset:
+    """`rows` as this policy sees and hears them; raises `SoundError` unless it is given sound when it hears sound."""
+    sound = checked_sound(policy, waveforms, len(examples))
+    made = rows(examples, frames, policy.image_px)
+    return made if sound is None else add_sound(made, sound)
+
+
 def train_sft(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    policy: Policy,
     examples: pd.DataFrame,
     frames: Frames,
     settings: ReasonSettings,
     seed: int,
     work: Path,
-) -> pd.DataFrame:
-    """Train `model` in place for `settings.sft_steps` steps; the loss is on the trace's tokens only.
+    *,
+    waveforms: Waveforms | None = None,
+) -> tuple[Policy, pd.DataFrame]:
+    """Train a policy for `settings.sft_steps` steps; the loss is on the trace's tokens only.
 
-    Checkpoints go to `work`; a run that finds one there continues from it. Returns the history: one row per
-    step with `step`, `loss` (nats per token), `entropy`, `accuracy` (of the next token), `learning_rate`.
+    Every weight of it, where `policy.whole`; else an adapter of `settings.lora_rank` and the modules in
+    `policy.trained`, merged at the end. The policy given is used up: its model is trained in place. Checkpoints go to
+    `work`; a run that finds one there continues from it. Returns the trained policy and the history: one row per step
+    with `step`, `loss` (nats per token), `entropy`, `accuracy` (of the next token), `learning_rate`.
     """
+    rate = settings.sft_learning_rate
     arguments = SFTConfig(
         per_device_train_batch_size=settings.sft_batch, max_steps=settings.sft_steps,
-        learning_rate=settings.sft_learning_rate, lr_scheduler_type="cosine",
-        warmup_steps=max(1, settings.sft_steps // 20),
-        completion_only_loss=True, max_length=None, **common_arguments(seed, work),
+        learning_rate=rate, lr_scheduler_type="cosine", warmup_steps=max(1, settings.sft_steps // 20),
+        completion_only_loss=True, max_length=None, **common_arguments(policy, seed, work),
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=model, args=arguments, processing_class=processor,
-        train_dataset=rows(examples, frames, settings.image_px), callbacks=[Progress("SFT", "loss")],
-        optimizers=(MuonAdamW(model, settings.sft_learning_rate), None),
+        model=policy.model, args=arguments, processing_class=policy.processor,
+        train_dataset=rows_for(policy, examples, frames, waveforms), callbacks=[Progress("SFT", "loss")],
+        data_collator=SoundCollator(policy.processor) if policy.sample_rate_hz else None,
+        peft_config=None if policy.whole else lora(policy, settings.lora_rank),
+        # An adapter's weights are there only once trl has put it on: those are left to the trainer's own AdamW.
+        optimizers=(MuonAdamW(policy.model, rate) if policy.whole else None, None),
     )  # fmt: skip
     run(trainer, work)
-    return history(
-        trainer,
-        {
-            "loss": "loss",
-            "entropy": "entropy",
-            "mean_token_accuracy": "accuracy",
-            "learning_rate": "learning_rate",
-        },
-    )
+    trained = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model))
+    names = {
+        "loss": "loss", "entropy": "entropy", "mean_token_accuracy": "accuracy", "learning_rate": "learning_rate"
+    }  # fmt: skip
+    return trained if policy.whole else merge(trained), history(trainer, names)
 
 
-def common_arguments(seed: int, work: Path) -> dict[str, Any]:
-    """Arguments of both trainers: seeds, float32, checkpoints, no reporters."""
+def common_arguments(policy: Policy, seed: int, work: Path) -> dict[str, Any]:
+    """Arguments of both trainers: seeds, the policy's precision, checkpoints, no reporters."""
+    large = policy.model.dtype == torch.bfloat16
     return dict(
         output_dir=str(work), seed=seed, data_seed=seed, logging_steps=1, report_to="none", disable_tqdm=True,
         log_level="error", save_strategy="steps", save_steps=CHECKPOINT_STEPS, save_total_limit=1,
-        # float32: bfloat16 is slow on most CPUs; checkpointing activations only costs time at this size
-        bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        # checkpointing activations only costs time at the sizes that are float32
+        bf16=large, gradient_checkpointing=large, use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False, remove_unused_columns=False,
     )  # fmt: skip
 
@@ -150,13 +170,12 @@ def run(trainer: Any, work: Path) -> None:
     """Train, continuing from the last checkpoint in `work` if an earlier run was interrupted."""
     trainer.remove_callback(PrinterCallback)
     checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    if checkpoints and (checkpoints[-1] / "config.json").is_file():
-        # `Trainer` matches names with strict=False, but LLaVA's weights have other names on disk than in
-        # memory: it restores the optimizer and, without a word, none of the weights. (LoRA's names agree.)
-        saved = LlavaForConditionalGeneration.from_pretrained(
-            checkpoints[-1], local_files_only=True, dtype=torch.float32
-        )
-        trainer.model.load_state_dict(saved.state_dict())
+    model = trainer.model
+    if checkpoints and not isinstance(model, PeftModel):
+        # `Trainer` matches names with strict=False, but weights may have other names on disk than in memory
+        # (LLaVA's do): it restores the optimizer and, without a word, none of them. (LoRA's names agree.)
+        saved = type(model).from_pretrained(checkpoints[-1], local_files_only=True, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
 
 

@@ -6,11 +6,8 @@ is asked. Only the file is used: the wheel's own code, which runs it through lla
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from transformers import (
@@ -24,8 +21,7 @@ from transformers import (
 from avgeo.checksums import sha256
 from avgeo.profiles import ReasonSettings
 from avgeo.reason.graft import graft
-from avgeo.reason.model import ModelError
-from avgeo.reason.policy import Policy
+from avgeo.reason.policy import ANSWER_TOKENS, ModelError, Policy
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -40,10 +36,10 @@ def smollm(seed: int, settings: ReasonSettings | None = None, *, tower: SiglipVi
     """SmolLM2-135M-Instruct with a new projector and vision tower, drawn from `seed` (see `graft`).
 
     Of `settings` only `image_px`, `patch_px`, `vision_hidden`, `vision_layers` and `max_new_tokens` count: the
-    language model brings its own sizes and tokenizer, in which a trace is 60 to 120 tokens long. About 20
-    seconds on one core. Raises `ModelError` when the extra `lm` is missing or the file is another.
+    language model brings its own sizes and tokenizer. About 20 seconds on one core. Raises `ModelError` when the extra
+    `lm` is missing or the file is another.
     """
-    return graft(*read_smollm(), settings or ReasonSettings(max_new_tokens=160), seed, tower=tower)
+    return graft(*read_smollm(), settings or ReasonSettings(max_new_tokens=ANSWER_TOKENS), seed, tower=tower)
 
 
 def read_smollm() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
