@@ -47,8 +47,8 @@ class Rollouts:
         ):
             raise ValueError("table: give at least two answers a clip, equally many, each clip's one after the other")
         degrees = (table[name].fillna(0.0).to_numpy(np.float64) for name in ("latitude_deg", "longitude_deg"))
-        points = from_degrees(*(torch.from_numpy(column) for column in degrees))
-        return Rollouts(points.reshape(-1, n, 3), torch.from_numpy(table["parsed"].to_numpy(bool)).reshape(-1, n))
+        points = from_degrees(*(torch.tensor(column) for column in degrees))
+        return Rollouts(points.reshape(-1, n, 3), torch.tensor(table["parsed"].to_numpy(bool)).reshape(-1, n))
 
     @property
     def parse_rate(self) -> float:
