@@ -12,7 +12,7 @@ import torch
 from avgeo.profiles import ReasonSettings
 from avgeo.reason import propose as propose_module
 from avgeo.reason import rewards
-from avgeo.reason.grpo import train_grpo
+from avgeo.reason.grpo import collapse, train_grpo
 from avgeo.reason.model import build_model
 from avgeo.reason.policy import Policy
 from avgeo.reason.prompts import Answer, parse, question, questions
@@ -123,7 +123,7 @@ def test_grpo_changes_the_adapter_only(trained, toy, tmp_path):
     with model.disable_adapter():
         torch.testing.assert_close(logits(policy, toy)[0], plain)
     assert not torch.allclose(logits(policy, toy)[0], plain)
-    expected = {"step", "reward", "parse_rate", "kl", "entropy", "length", "clipped", "tied"}
+    expected = {"step", "reward", "parse_rate", "diversity", "kl", "entropy", "length", "clipped", "tied"}
     expected |= {"format", "hierarchy", "distance", "groundedness", "proper"}
     assert set(history) == expected and len(history) == SETTINGS.grpo_steps
     assert history.notna().all(axis=None) and (history["kl"] >= 0).all()
@@ -157,6 +157,34 @@ def test_learning_from_few_rollouts_at_a_time_is_learning_from_all(trained, toy,
     # AdamW's first step is the sign of a gradient: where that is nearly nought, a last bit turns it
     alike = [torch.isclose(weight, again[name], rtol=1e-2).float().mean() for name, weight in weights.items()]
     assert torch.stack(alike).mean() > 0.95
+
+
+def test_a_run_without_a_penalty_has_no_kl(trained, toy, tmp_path):
+    _, history = train_grpo(load_policy(trained / "sft"), *toy, replace(SETTINGS, grpo_beta=0.0), 0, tmp_path)
+    assert history.pop("kl").isna().all() and history.notna().all(axis=None)
+
+
+def course(parse_rate, diversity):
+    return pd.DataFrame({"parse_rate": parse_rate, "diversity": diversity, "step": range(len(parse_rate))})
+
+
+def test_what_counts_as_a_collapse():
+    steady = [0.9] * 30
+    assert collapse(course(steady, steady)) is None
+    assert collapse(course([0.9] * 15 + [0.3] * 15, steady)) == "silent"
+    assert collapse(course(steady, [0.9] * 20 + [0.01] * 10)) == "alike"
+    assert collapse(course([0.2] * 15 + [0.9] * 15, [0.2] * 30)) is None  # learning to answer is none
+    assert collapse(course([0.9] + [0.0] * 18, [0.0] * 19)) is None  # too few steps to tell
+    assert collapse(course([], [])) is None
+
+
+def test_a_collapsed_run_ends_and_says_so(trained, toy, tmp_path, monkeypatch):
+    """A reward for nonsense and a learning rate beyond reason: answers cease to parse, and the run does not go on."""
+    monkeypatch.setattr("avgeo.reason.grpo.WINDOW", 1)
+    settings = replace(SETTINGS, grpo_steps=30, grpo_learning_rate=0.3)
+    with pytest.warns(UserWarning, match=r"GRPO collapsed and ended at step \d+ of 30: its answers fell silent"):
+        _, history = train_grpo(load_policy(trained / "sft"), *toy, settings, 0, tmp_path)
+    assert len(history) < 30 and history["parse_rate"].iloc[-1] < history["parse_rate"].iloc[0] / 2
 
 
 def test_the_folder_is_complete_and_is_not_trained_twice(trained, toy, monkeypatch):

@@ -147,6 +147,18 @@ def test_the_proper_reward_is_its_formula(answers, truth):
     np.testing.assert_allclose(reward("proper", [say(*at) for at in answers], truth), want, atol=1e-7)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.one_of(places, st.none()), min_size=3, max_size=6))
+def test_diversity_is_the_mean_chord_to_the_others(answers):
+    texts = ["no answer" if at is None else say(*at) for at in answers]
+    got = rewards.diversity(texts, [0.0] * len(texts), [0.0] * len(texts), clip_id=["c"] * len(texts))
+    valid = [at for at in answers if at is not None]
+    want = [
+        0.0 if at is None or len(valid) < 2 else sum(chord(at, x) for x in valid) / (len(valid) - 1) for at in answers
+    ]
+    np.testing.assert_allclose(got, want, atol=1e-7)
+
+
 def test_groups_are_by_clip_in_any_order():
     answers, truths = [(0.0, 0.0), (10.0, 5.0), (-40.0, 100.0)], [(1.0, 2.0), (50.0, -80.0)]
     apart = [reward("proper", [say(*at) for at in answers], truth) for truth in truths]

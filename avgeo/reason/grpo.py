@@ -8,11 +8,16 @@ REINFORCE's.
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from peft import PeftModel
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from avgeo.profiles import ReasonSettings
@@ -20,6 +25,9 @@ from avgeo.reason import rewards
 from avgeo.reason.audio import AudioGRPOTrainer
 from avgeo.reason.policy import ModelError, Policy, lora
 from avgeo.reason.sft import ExamplesError, Frames, Progress, Waveforms, common_arguments, history, rows_for, run
+
+WINDOW = 10
+"""Steps over which `collapse` takes means."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,10 @@ def train_grpo(
 
     What `policy.trained` names is trained with the adapter, in a copy that goes where the adapter goes. Checkpoints go
     to `work`; a run that finds one there continues from it. Returns the policy with its adapter and the history, one
-    row per step: `step`, `reward` (weighted), one column per part of `RewardWeights`, `parse_rate`, `kl` (nats per
-    token), `entropy`, `length` (tokens), `clipped` (share cut off at `max_new_tokens`), `tied` (share of groups whose
-    rollouts all earn the same, which teach nothing: 1 from a checkpoint that cannot answer yet).
+    row per step: `step`, `reward` (weighted), one column per part of `RewardWeights`, `parse_rate`, `diversity` (chord
+    between answers to one clip), `kl` (nats per token; NaN when `grpo_beta` is 0), `entropy`, `length` (tokens),
+    `clipped` (share cut off at `max_new_tokens`), `tied` (share of groups whose rollouts all earn the same, which teach
+    nothing: 1 from a checkpoint that cannot answer yet). A run that collapses (see `collapse`) ends early and warns.
     """
     weights = weights or RewardWeights()
     if settings.grpo_generations < 3:
@@ -69,30 +78,68 @@ def train_grpo(
             "grpo_generations); choose one that does"
         )
     parts = [part.name for part in fields(weights)]
+    measured: list[Any] = [*(getattr(rewards, f"{part}_reward") for part in parts), rewards.diversity]
     arguments = GRPOConfig(
         per_device_train_batch_size=at_once, gradient_accumulation_steps=rollouts // at_once,
         num_generations=settings.grpo_generations, max_steps=settings.grpo_steps,
         learning_rate=settings.grpo_learning_rate, lr_scheduler_type="constant", warmup_steps=0,
         beta=settings.grpo_beta, temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens, scale_rewards="none", loss_type="dr_grpo",
-        reward_weights=[getattr(weights, part) for part in parts],
+        reward_weights=[*(getattr(weights, part) for part in parts), 0.0],
         generation_kwargs={"suppress_tokens": list(policy.silent)}, **common_arguments(policy, seed, work),
     )  # fmt: skip
     trainer = (AudioGRPOTrainer if policy.sample_rate_hz else GRPOTrainer)(
         model=policy.model, args=arguments, processing_class=policy.processor,
-        reward_funcs=[getattr(rewards, f"{part}_reward") for part in parts],
+        reward_funcs=measured,
         train_dataset=rows_for(policy, examples, frames, waveforms).remove_columns("completion"),
-        peft_config=lora(policy, settings.lora_rank), callbacks=[Progress("GRPO", "reward")],
+        peft_config=lora(policy, settings.lora_rank), callbacks=[Progress("GRPO", "reward"), StopOnCollapse()],
     )  # fmt: skip
     run(trainer, work)
+    table = _history(trainer.state.log_history)
+    if (how := collapse(table)) is not None:
+        warnings.warn(
+            f"GRPO collapsed and ended at step {len(table)} of {settings.grpo_steps}: its answers fell {how}; lower "
+            "grpo_learning_rate, raise grpo_beta, or give the proper reward more weight",
+            stacklevel=2,
+        )
+    return replace(policy, model=trainer.accelerator.unwrap_model(trainer.model)), table
+
+
+class StopOnCollapse(TrainerCallback):
+    """Ends a run that has nothing left to learn from (`collapse`)."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if collapse(_history(state.log_history)) is not None:
+            control.should_training_stop = True
+
+
+def collapse(history: pd.DataFrame) -> str | None:
+    """How the last `WINDOW` steps of a run differ from its first as no learning does, or None.
+
+    "silent": less than half as many answers parse. "alike": answers to one clip are less than a twentieth as far apart,
+    so that all earn the same and nothing more is learned.
+    """
+    if len(history) < 2 * WINDOW:
+        return None
+    first, last = history.head(WINDOW).mean(numeric_only=True), history.tail(WINDOW).mean(numeric_only=True)
+    if last["parse_rate"] < first["parse_rate"] / 2:
+        return "silent"
+    return "alike" if last["diversity"] < first["diversity"] / 20 else None
+
+
+def _history(log: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    parts = [part.name for part in fields(RewardWeights)]
     names = {"reward": "reward"} | {f"rewards/{part}_reward/mean": part for part in parts}
     names |= {
-        "kl": "kl", "entropy": "entropy", "completions/mean_length": "length",
+        "rewards/diversity/mean": "diversity", "kl": "kl", "entropy": "entropy", "completions/mean_length": "length",
         "completions/clipped_ratio": "clipped", "frac_reward_zero_std": "tied",
     }  # fmt: skip
-    table = history(trainer, names)
+    if not any("kl" in entry for entry in log):  # trl works it out only for a penalty
+        del names["kl"]
+    table = history(log, names)
     table.insert(2, "parse_rate", table["format"])
-    return replace(policy, model=trainer.accelerator.unwrap_model(trainer.model)), table
+    table["kl"] = table.get("kl", math.nan)
+    return table
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:

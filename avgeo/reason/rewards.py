@@ -10,7 +10,7 @@ to look at, and wrong to train a *sampled* answer with alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -127,20 +127,49 @@ def proper_reward(
     Raises `ValueError` when a clip has fewer than three rollouts.
     """
     answers = _answers(completions, latitude_deg, longitude_deg, clip_id=clip_id)
+    rewards = [-WORST_CHORD] * len(answers)
+    for members, valid, apart in _groups(answers, clip_id):
+        cost = (_points(answers, valid) - _truths(latitude_deg, longitude_deg, valid)).norm(dim=-1)
+        spread = apart.sum(-1) / (len(members) - 2)
+        for index, reward in zip(valid, (spread - cost).tolist(), strict=True):
+            rewards[index] = reward
+    return rewards
+
+
+def diversity(
+    completions: Sequence[Completion],
+    latitude_deg: Sequence[float],
+    longitude_deg: Sequence[float],
+    *,
+    clip_id: Sequence[str],
+    **_: Any,
+) -> list[float]:
+    """Mean chord from each answer to its clip's others, in [0, 2]; to be watched, not to be trained.
+
+    What does not parse is left out: it has 0, and so has an answer that stands alone. Near 0 throughout, the policy
+    has collapsed: it always says the same. Raises `ValueError` as `proper_reward`.
+    """
+    answers = _answers(completions, latitude_deg, longitude_deg, clip_id=clip_id)
+    found = [0.0] * len(answers)
+    for _members, valid, apart in _groups(answers, clip_id):
+        for index, mean in zip(valid, (apart.sum(-1) / max(1, len(valid) - 1)).tolist(), strict=True):
+            found[index] = mean
+    return found
+
+
+def _groups(
+    answers: Sequence[Answer | None], clip_id: Sequence[str]
+) -> Iterator[tuple[list[int], list[int], torch.Tensor]]:
+    """(rollouts, those that parse, chords between these) of each clip."""
     groups: dict[str, list[int]] = defaultdict(list)
     for index, clip in enumerate(clip_id):
         groups[clip].append(index)
-    rewards = [-WORST_CHORD] * len(answers)
     for clip, members in groups.items():
         if len(members) < 3:
             raise ValueError(f"clip_id: {clip!r} has {len(members)} completions, the proper reward needs at least 3")
         valid = [index for index in members if answers[index] is not None]
         points = _points(answers, valid)
-        cost = (points - _truths(latitude_deg, longitude_deg, valid)).norm(dim=-1)
-        spread = (points[:, None] - points[None, :]).norm(dim=-1).sum(-1) / (len(members) - 2)
-        for index, reward in zip(valid, (spread - cost).tolist(), strict=True):
-            rewards[index] = reward
-    return rewards
+        yield members, valid, (points[:, None] - points[None, :]).norm(dim=-1)
 
 
 def _answers(completions: Sequence[Completion], *columns: Sequence[Any], **named: Sequence[Any]) -> list[Answer | None]:

@@ -151,7 +151,7 @@ def train_sft(
     names = {
         "loss": "loss", "entropy": "entropy", "mean_token_accuracy": "accuracy", "learning_rate": "learning_rate"
     }  # fmt: skip
-    return trained if policy.whole else merge(trained), history(trainer, names)
+    return trained if policy.whole else merge(trained), history(trainer.state.log_history, names)
 
 
 def common_arguments(policy: Policy, seed: int, work: Path) -> dict[str, Any]:
@@ -179,9 +179,9 @@ def run(trainer: Any, work: Path) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
 
 
-def history(trainer: Any, names: dict[str, str]) -> pd.DataFrame:
-    """The trainer's log as a table, one row per step: `step` and the columns of `names` (trl's -> ours)."""
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+def history(log: Sequence[dict[str, Any]], names: dict[str, str]) -> pd.DataFrame:
+    """A trainer's log as a table, one row per step: `step` and the columns of `names` (trl's -> ours)."""
+    logged = [entry for entry in log if "loss" in entry]
     columns = {ours: [float(entry[theirs]) for entry in logged] for theirs, ours in names.items()}
     return pd.DataFrame({"step": [entry["step"] for entry in logged]} | columns)
 
