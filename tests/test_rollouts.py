@@ -14,7 +14,7 @@ from scipy.stats import kstest
 
 from avgeo.flow import energy_score
 from avgeo.reason.rewards import proper_reward
-from avgeo.reason.rollouts import Rollouts, reliability
+from avgeo.reason.rollouts import Rollouts, forecasts
 from avgeo.sphere import (
     EARTH_RADIUS_KM,
     fibonacci_grid,
@@ -110,11 +110,6 @@ def test_ranks_do_not_lean_where_answers_agree():
     assert kstest(rollouts.ranks(point.expand(2000, 3)), "uniform").pvalue > 0.01
 
 
-def test_reliability_is_the_share_within():
-    ranks = np.array([0.1, 0.2, 0.6, math.nan, 0.9])
-    assert reliability(ranks, np.array([0.0, 0.2, 0.5, 1.0])).tolist() == [0.0, 0.5, 0.5, 1.0]
-
-
 def test_the_mixture_is_the_density_that_was_fitted():
     rollouts, truth = drawn(40, 9, seed=6)
     width_km, floor = rollouts.fit_mixture(truth)
@@ -153,3 +148,16 @@ def test_tables_come_back_and_torn_ones_are_refused():
             Rollouts.from_table(torn)
     with pytest.raises(ValueError, match="none of its answers parses"):
         Rollouts(rollouts.points, torch.zeros_like(rollouts.valid)).mixture(0, 100.0, 0.1)
+
+
+def test_forecasts_are_compared_over_the_same_clips():
+    rollouts, truth = drawn(30, 8, seed=9)
+    silent = Rollouts(rollouts.points, torch.zeros_like(rollouts.valid))
+    silent.valid[:3] = True
+    table = forecasts({"good": rollouts, "nearly silent": silent}, truth, [f"place {clip // 2}" for clip in range(30)])
+    assert table["policy"].tolist() == ["good", "nearly silent"]
+    assert table["parse rate"].tolist() == [rollouts.parse_rate, 0.1]
+    score = float(table["energy score"][0].split()[0])
+    assert score == pytest.approx(rollouts.energy_scores(truth).mean(), abs=5e-4)
+    spoke = silent.of(slice(3)).valid_energy_scores(truth[:3]).mean()
+    assert float(table["of valid answers"][1].split()[0]) == pytest.approx(spoke, abs=5e-4)

@@ -7,7 +7,9 @@ as in `avgeo.reason.rewards.proper_reward`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Float64
 from scipy.optimize import minimize
 from torch import Tensor
 
+from avgeo.evaluate import place_interval
 from avgeo.flow import KernelMixture
 from avgeo.reason.rewards import WORST_CHORD
 from avgeo.sphere import EARTH_RADIUS_KM, from_degrees, tangent_frame, uniform_log_density, vmf_log_prob
@@ -49,6 +52,10 @@ class Rollouts:
         degrees = (table[name].fillna(0.0).to_numpy(np.float64) for name in ("latitude_deg", "longitude_deg"))
         points = from_degrees(*(torch.tensor(column) for column in degrees))
         return Rollouts(points.reshape(-1, n, 3), torch.tensor(table["parsed"].to_numpy(bool)).reshape(-1, n))
+
+    def of(self, clips: slice) -> Rollouts:
+        """The rollouts of some of the clips."""
+        return Rollouts(self.points[clips], self.valid[clips])
 
     @property
     def parse_rate(self) -> float:
@@ -130,9 +137,23 @@ class Rollouts:
         return chords * (self.valid[:, :, None] & self.valid[:, None])
 
 
-def reliability(
-    ranks: Float64[np.ndarray, " clips"], levels: Float64[np.ndarray, " levels"]
-) -> Float64[np.ndarray, " levels"]:
-    """Share of truths that lie within the innermost `levels` of their answers: equal to `levels` when calibrated."""
-    known = ranks[~np.isnan(ranks)]
-    return (known[:, None] <= levels[None]).mean(0)
+def forecasts(
+    rollouts: Mapping[str, Rollouts], truth: Float[Tensor, "clips 3"], place_id: Sequence[Any]
+) -> pd.DataFrame:
+    """How good several policies' answers to the same clips are as forecasts: a row each, 95 % intervals by place.
+
+    Columns: policy, energy score and that of valid answers (Earth radii), parse rate, mean rank (`Rollouts.ranks`).
+    """
+    rows = []
+    for name, drawn in rollouts.items():
+        row: dict[str, Any] = {"policy": name}
+        for column, scores in (
+            ("energy score", drawn.energy_scores(truth)),
+            ("of valid answers", drawn.valid_energy_scores(truth)),
+        ):
+            known = ~np.isnan(scores)
+            found = place_interval(scores[known], np.asarray(place_id)[known])
+            row[column] = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        row |= {"parse rate": drawn.parse_rate, "mean rank (calibrated: 0.5)": float(np.nanmean(drawn.ranks(truth)))}
+        rows.append(row)
+    return pd.DataFrame(rows)
