@@ -34,13 +34,13 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from avgeo.evaluate import interval, place_interval, resamples
+from avgeo.evaluate import Interval, interval, place_interval, resamples
 from avgeo.reason.prompts import SKELETON, Answer, parse, same_cue, shown_atoms, without_cited
 from avgeo.reason.propose import Reasoner
 from avgeo.reason.sft import ExamplesError, Frames, Waveforms
 from avgeo.sphere import distance_km, from_degrees
 
-MEASURES = ("lost_nats", "shift_km")
+MEASURED = {"lost_nats": "log-probability", "shift_km": "distance"}
 NEEDED = ("clip_id", "place_id", "heard", "told")
 PAIRED, TRUE_ONLY, ALIKE, BY_BITS = "as they come", "true cues only", "cues alike", "rank correlation with bits"
 """What `summarize` reports: cited less uncited in three ways, and a correlation."""
@@ -52,6 +52,11 @@ class Removals:
 
     table: pd.DataFrame
     left_out: dict[str, int]
+
+    @property
+    def unparsed(self) -> int:
+        """How many answers given anew do not parse."""
+        return int(self.table["shift_km"].isna().sum())
 
 
 def cut(completion: str) -> tuple[str, str]:
@@ -92,7 +97,9 @@ def remove_cues(
     if answers["clip_id"].tolist() != examples["clip_id"].tolist():
         raise ExamplesError("answers: they are not to these clips in this order; leave them out to ask anew")
     rows, left_out = _atoms(examples, answers["completion"].tolist())
-    table = pd.DataFrame(rows, columns=["row", "cue", "cited", "true", "bits", "rank", "level"])
+    table = pd.DataFrame(rows, columns=["row", "cue", "cited", "true", "bits", "rank", "level"]).astype(
+        {"cited": bool, "true": bool}
+    )
     row = table.pop("row").to_numpy(int)
     known = ["clip_id", "place_id"]
     table = pd.concat([examples[known].iloc[row].reset_index(drop=True), table], axis=1)
@@ -125,32 +132,78 @@ def remove_cues(
 def summarize(removals: Removals, *, bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """Cited minus uncited, three ways (see above), and how loss goes with bits; intervals by a bootstrap over places.
 
-    One row per measure and comparison: `measure, comparison, clips, atoms, value, low, high`. The first two are means
-    over clips of the difference between a clip's means; the third is a regression's coefficient; the rows `BY_BITS` are
-    Spearman's correlation of a measure with the exact bits over true cues. Atoms whose measure is NaN are left out of
-    it, and with them a clip that then lacks either kind; where nothing can be compared, the value is NaN.
+    One row per measure and comparison: `measure, comparison, clips, atoms, value, low, high, cited, uncited`. The first
+    two are means over clips of the difference between a clip's means, `cited` and `uncited` those it is between (NaN
+    for the others); the third is a regression's coefficient; the rows `BY_BITS` are Spearman's correlation of a measure
+    with the exact bits over true cues. Atoms whose measure is NaN are left out of it, and with them a clip that then
+    lacks either kind; where nothing can be compared, the value is NaN.
     """
     found = []
-    for measure in MEASURES:
+    for measure in MEASURED:
         table = removals.table[removals.table[measure].notna()]
         for name, some in ((PAIRED, table), (TRUE_ONLY, table[table["true"]])):
             both = some.groupby("clip_id", sort=False)["cited"].transform("nunique") == 2
             some = some[both]
             means = some.pivot_table(index=["clip_id", "place_id"], columns="cited", values=measure, sort=False)
-            numbers = (math.nan,) * 3
+            numbers = (math.nan,) * 5
             if len(means):
                 places = means.index.get_level_values("place_id").to_numpy()
                 gap = place_interval(
                     (means[True] - means[False]).to_numpy(), places, bootstrap=bootstrap, level=level, seed=seed
                 )
-                numbers = (gap.value, gap.low, gap.high)
+                numbers = (gap.value, gap.low, gap.high, means[True].mean(), means[False].mean())
             found.append((measure, name, len(means), len(some), *numbers))
         for name, some, made in ((ALIKE, table, _within_clips), (BY_BITS, table[table["true"]], _rank_correlation)):
             numbers = (math.nan,) * 3
             if len(some):
                 numbers = _resampled(made(some, measure), some["place_id"], bootstrap, level, seed)
-            found.append((measure, name, some["clip_id"].nunique(), len(some), *numbers))
-    return pd.DataFrame(found, columns=["measure", "comparison", "clips", "atoms", "value", "low", "high"])
+            found.append((measure, name, some["clip_id"].nunique(), len(some), *numbers, math.nan, math.nan))
+    columns = ["measure", "comparison", "clips", "atoms", "value", "low", "high", "cited", "uncited"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def display(summary: pd.DataFrame) -> pd.DataFrame:
+    """What `summarize` found as a table for people: a row per comparison, a column per measure, intervals as text."""
+    cells = [str(Interval(*numbers)) for numbers in zip(summary["value"], summary["low"], summary["high"], strict=True)]
+    shown = summary.assign(
+        cell=cells, measure=summary["measure"].map({"lost_nats": "nats lost", "shift_km": "km moved"})
+    )
+    wide = shown.pivot_table(index="comparison", columns="measure", values="cell", aggfunc="first")
+    clips = summary[summary["measure"] == "lost_nats"].set_index("comparison")[["clips", "atoms"]]
+    return pd.concat([wide.loc[clips.index, ["nats lost", "km moved"]], clips], axis=1).reset_index()
+
+
+def verdict(summary: pd.DataFrame) -> str:
+    """What `summarize` found, in sentences: whether answers depend on what they cite, and on what cues tell."""
+    found = summary.set_index(["measure", "comparison"])
+    nats, km = (found.loc[(measure, PAIRED)] for measure in MEASURED)
+    if math.isnan(nats["value"]):
+        return "No clip cites some of its atoms and not others: nothing can be compared."
+    said = [
+        f"Without a cited cue an answer loses {nats['cited']:.2f} nats and its pin moves {km['cited']:,.0f} km; "
+        f"without an uncited one, {nats['uncited']:.2f} nats and {km['uncited']:,.0f} km (means over clips)."
+    ]
+    for measure, word in MEASURED.items():
+        come, alike = (_sign(found.loc[(measure, name)]) for name in (PAIRED, ALIKE))
+        same = f"{come}, also with cues alike" if come == alike else f"{come} as cues come, {alike} with cues alike"
+        said.append(f"The difference in {word} is {same}.")
+    said.append(
+        f"The rank correlation of nats lost and bits of true cues is {_sign(found.loc[('lost_nats', BY_BITS)])}."
+    )
+    depends = all(found.loc[("lost_nats", name), "low"] > 0 for name in (PAIRED, ALIKE))
+    said.append(
+        "So answers depend on what they cite, beyond what being true, loud and telling explains."
+        if depends
+        else "So this run does not show that answers depend on what they cite."
+    )
+    return " ".join(said)
+
+
+def _sign(row: pd.Series) -> str:
+    """Which side of zero an interval lies on."""
+    if math.isnan(row["low"]):
+        return "not known"
+    return "positive" if row["low"] > 0 else "negative" if row["high"] < 0 else "not to be told from zero"
 
 
 def _atoms(examples: pd.DataFrame, completions: list[str]) -> tuple[list[tuple], dict[str, int]]:
