@@ -28,6 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,8 +176,8 @@ def display(summary: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(summary: pd.DataFrame) -> str:
     """What `summarize` found, in sentences: whether answers depend on what they cite, and on what cues tell."""
-    found = summary.set_index(["measure", "comparison"])
-    nats, km = (found.loc[(measure, PAIRED)] for measure in MEASURED)
+    found: dict[tuple[str, str], Any] = {(row["measure"], row["comparison"]): row for row in summary.to_dict("records")}
+    nats, km = (found[measure, PAIRED] for measure in MEASURED)
     if math.isnan(nats["value"]):
         return "No clip cites some of its atoms and not others: nothing can be compared."
     said = [
@@ -184,13 +185,11 @@ def verdict(summary: pd.DataFrame) -> str:
         f"without an uncited one, {nats['uncited']:.2f} nats and {km['uncited']:,.0f} km (means over clips)."
     ]
     for measure, word in MEASURED.items():
-        come, alike = (_sign(found.loc[(measure, name)]) for name in (PAIRED, ALIKE))
+        come, alike = (_sign(found[measure, name]) for name in (PAIRED, ALIKE))
         same = f"{come}, also with cues alike" if come == alike else f"{come} as cues come, {alike} with cues alike"
         said.append(f"The difference in {word} is {same}.")
-    said.append(
-        f"The rank correlation of nats lost and bits of true cues is {_sign(found.loc[('lost_nats', BY_BITS)])}."
-    )
-    depends = all(found.loc[("lost_nats", name), "low"] > 0 for name in (PAIRED, ALIKE))
+    said.append(f"The rank correlation of nats lost and bits of true cues is {_sign(found['lost_nats', BY_BITS])}.")
+    depends = all(found["lost_nats", name]["low"] > 0 for name in (PAIRED, ALIKE))
     said.append(
         "So answers depend on what they cite, beyond what being true, loud and telling explains."
         if depends
@@ -199,7 +198,7 @@ def verdict(summary: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def _sign(row: pd.Series) -> str:
+def _sign(row: dict[str, Any]) -> str:
     """Which side of zero an interval lies on."""
     if math.isnan(row["low"]):
         return "not known"

@@ -76,6 +76,9 @@ def load_reasoner(path: Path, *, adapter: bool = True) -> Reasoner:
 class Reasoner:
     """A policy, ready to answer; runs on the GPU when there is one."""
 
+    engine = "transformers"
+    """What draws the tokens; see `avgeo.reason.batch`."""
+
     def __init__(self, policy: Policy) -> None:
         torch.nn.Module.to(policy.model, "cuda" if torch.cuda.is_available() else "cpu").eval()
         self.policy = policy
@@ -89,7 +92,7 @@ class Reasoner:
         needs `clip_id` and `heard`. A completion that does not parse keeps its row: coordinates NaN, country
         None, `parsed` False and the reason in `failure`, so that failures can be counted.
         """
-        groups = self._batches(examples, frames, waveforms, batch, "propose", do_sample=False)
+        groups = self._batches(examples, frames, waveforms, batch)
         return _table(examples["clip_id"].tolist(), [text for group in groups for text in group])
 
     def sample(
@@ -110,10 +113,7 @@ class Reasoner:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            groups = self._batches(
-                examples, frames, waveforms, batch, "sample", do_sample=True, temperature=temperature, top_k=0,
-                num_return_sequences=n,
-            )  # fmt: skip
+            groups = self._batches(examples, frames, waveforms, batch, n=n, temperature=temperature, seed=seed)
             texts = [text for group in groups for text in group]
         table = _table([clip for clip in examples["clip_id"] for _ in range(n)], texts)
         table.insert(1, "sample", list(range(n)) * len(examples))
@@ -179,14 +179,21 @@ class Reasoner:
         frames: Frames,
         waveforms: Waveforms | None,
         batch: int,
-        name: str,
-        **options: object,
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> Iterator[list[str]]:
-        """Completions of each batch of clips, in order; prompts padded on the left, past keys kept."""
+        """Completions of each batch of clips, in order, a clip's `n` together; greedy at temperature 0.
+
+        Prompts are padded on the left and past keys kept. `seed` is for a subclass: here the caller has set torch's.
+        """
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_return_sequences": n}
+        options: dict[str, Any] = drawn if temperature else {"do_sample": False}
         sound = self._sound(examples, frames, waveforms)
         processor: Any = self.policy.processor  # transformers types neither its keywords nor `generate`
         model: Any = self.policy.model
-        bar = tqdm(desc=name, total=len(examples), unit="clip", disable=None)
+        bar = tqdm(desc="sample" if temperature else "propose", total=len(examples), unit="clip", disable=None)
         for start in range(0, len(examples), batch):
             inputs = self._inputs(examples, frames, sound, slice(start, start + batch))
             output = model.generate(**inputs, **options)
