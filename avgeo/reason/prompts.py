@@ -54,7 +54,7 @@ _MONTHS = (
     "December",
 )  # fmt: skip
 # What a row of examples may hold beside `heard`: the arguments of `question`.
-_OPTIONAL = ("times", "recorded", "title")
+_OPTIONAL = ("times", "recorded", "title", "without")
 
 Reason = Literal[
     "empty", "too long", "missing tag", "repeated tag", "text outside the tags", "not JSON", "wrong keys", "not a name",
@@ -115,6 +115,7 @@ def question(
     times: Mapping[str, tuple[float, float]] | None = None,
     recorded: datetime | None = None,
     title: str | None = None,
+    without: Iterable[str] | None = None,
 ) -> str:
     """The prompt's text: the atoms by coarse strength, strongest first, then what else is known, then the question.
 
@@ -123,11 +124,14 @@ def question(
     - `recorded`: the local time of the recording, of which the month and the hour are told. An offset from UTC, which
       would give the longitude away, is not.
     - `title`: what somebody called the recording; each run of digits becomes "#", so that no coordinates come in.
+    - `without`: atoms that are not written, in any spelling of `same_cue`. The others are written as they would be
+      beside them: none becomes stronger because the strongest is gone, and none that `MAX_HEARD` kept out comes in.
 
     What is None is left out. Raises `PromptError` naming the argument for what cannot be written: see `shown_atoms`; a
     title is bounded as names are.
     """
-    shown = [(name + _span(name, times), word) for name, word in shown_atoms(heard)]
+    gone = {same_cue(name) for name in without or ()}
+    shown = [(name + _span(name, times), word) for name, word in shown_atoms(heard) if same_cue(name) not in gone]
     lines = [
         f"{level}: " + "; ".join(name for name, word in shown if word == level)
         for level, _ in _LEVELS
@@ -143,7 +147,7 @@ def question(
 
 
 def questions(examples: pd.DataFrame) -> list[str]:
-    """The prompt of every row, from its `heard` and, where there are such columns, `times`, `recorded` and `title`.
+    """The prompt of every row, from its `heard` and, where there are such columns, the other arguments of `question`.
 
     A cell that holds nothing (None, NaN, NaT) leaves its part out.
     """
@@ -237,6 +241,21 @@ def parse(completion: str) -> Answer | ParseFailure:
         names[0].strip(), names[1].strip(), degrees[0] + 0.0, degrees[1] + 0.0,  # no -0.0
         heard=_cited(thought, "heard"), seen=_cited(thought, "seen"),
     )  # fmt: skip
+
+
+def without_cited(thought: str, cue: str) -> str:
+    """A thought whose lines `heard: a; b` no longer hold the cue, in any spelling of `same_cue`; the rest is as it was.
+
+    A line that held nothing else says `NOTHING`.
+    """
+    lines = thought.split("\n")
+    for at, line in enumerate(lines):
+        start, sense, cited = line.partition("heard:")
+        if sense and start.strip() in ("", "<think>"):
+            kept = [one for one in cited.split(";") if same_cue(one) != same_cue(cue)]
+            if len(kept) < len(cited.split(";")):
+                lines[at] = f"{start}heard:{';'.join(kept) or ' ' + NOTHING}"
+    return "\n".join(lines)
 
 
 def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:

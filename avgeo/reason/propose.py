@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float64
 from peft import PeftModel
 from tqdm.auto import tqdm
 
@@ -74,6 +76,9 @@ def load_reasoner(path: Path, *, adapter: bool = True) -> Reasoner:
 class Reasoner:
     """A policy, ready to answer; runs on the GPU when there is one."""
 
+    engine = "transformers"
+    """What draws the tokens; see `avgeo.reason.batch`."""
+
     def __init__(self, policy: Policy) -> None:
         torch.nn.Module.to(policy.model, "cuda" if torch.cuda.is_available() else "cpu").eval()
         self.policy = policy
@@ -87,7 +92,7 @@ class Reasoner:
         needs `clip_id` and `heard`. A completion that does not parse keeps its row: coordinates NaN, country
         None, `parsed` False and the reason in `failure`, so that failures can be counted.
         """
-        groups = self._batches(examples, frames, waveforms, batch, "propose", do_sample=False)
+        groups = self._batches(examples, frames, waveforms, batch)
         return _table(examples["clip_id"].tolist(), [text for group in groups for text in group])
 
     def sample(
@@ -108,14 +113,64 @@ class Reasoner:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            groups = self._batches(
-                examples, frames, waveforms, batch, "sample", do_sample=True, temperature=temperature, top_k=0,
-                num_return_sequences=n,
-            )  # fmt: skip
+            groups = self._batches(examples, frames, waveforms, batch, n=n, temperature=temperature, seed=seed)
             texts = [text for group in groups for text in group]
         table = _table([clip for clip in examples["clip_id"] for _ in range(n)], texts)
         table.insert(1, "sample", list(range(n)) * len(examples))
         return table
+
+    @torch.inference_mode()
+    def log_prob(
+        self,
+        examples: pd.DataFrame,
+        frames: Frames,
+        contexts: Sequence[str],
+        answers: Sequence[str],
+        *,
+        waveforms: Waveforms | None = None,
+        batch: int = 64,
+    ) -> Float64[np.ndarray, " clips"]:
+        """log p(answer | prompt, context) in nats, summed over the answer's tokens: one context and answer per row.
+
+        A context is what the policy has written before the answer. The two are tokenised apart, so cut where its own
+        tokens do, as `avgeo.reason.faithfulness.cut` does. What would end the answer is not scored. It is the plain
+        softmax at temperature 1: tokens that answering forbids (`Policy.silent`) keep what probability they have.
+        Raises `ValueError` unless each row has a context and an answer that says something.
+        """
+        if not len(contexts) == len(answers) == len(examples) or not all(answers):
+            raise ValueError(f"give one context and one answer that is not empty for each of {len(examples)} rows")
+        sound = self._sound(examples, frames, waveforms)
+        tokenizer: Any = self.policy.processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        model: Any = self.policy.model
+        found = []
+        for start in range(0, len(examples), batch):
+            rows = slice(start, start + batch)
+            inputs = self._inputs(examples, frames, sound, rows)
+            before, after = (
+                tokenizer(list(texts[rows]), add_special_tokens=False)["input_ids"] for texts in (contexts, answers)
+            )
+            # Prompts end in the same column, what was written starts in the next: a row's padding is on its two sides.
+            longest = max(len(a) + len(b) for a, b in zip(before, after, strict=True))
+            tail = torch.full((len(before), longest), tokenizer.pad_token_id)
+            there, scored = torch.zeros_like(tail), torch.zeros_like(tail, dtype=torch.bool)
+            for row, (a, b) in enumerate(zip(before, after, strict=True)):
+                tail[row, : len(a) + len(b)] = torch.tensor([*a, *b])
+                there[row, : len(a) + len(b)] = 1
+                scored[row, len(a) : len(a) + len(b)] = True
+            tail, there, scored = (part.to(model.device) for part in (tail, there, scored))
+            more = {"input_ids": tail, "attention_mask": there}
+            for name, value in inputs.items():
+                if (
+                    value.shape == inputs["attention_mask"].shape and name not in more
+                ):  # Qwen's kinds of tokens: 0 is text
+                    more[name] = torch.zeros_like(tail)
+            inputs.update({name: torch.cat([inputs[name], part], 1) for name, part in more.items()})
+            # where a model can, no logits of the prompt: with a published vocabulary they would be gigabytes
+            fewer = {"logits_to_keep": longest + 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+            logits = model(**inputs, **fewer, use_cache=False).logits[:, -longest - 1 : -1].float()
+            each = -torch.nn.functional.cross_entropy(logits.transpose(1, 2), tail, reduction="none")
+            found.append(torch.where(scored, each, 0.0).double().sum(1).cpu().numpy())
+        return np.concatenate(found) if found else np.empty(0)
 
     @torch.inference_mode()
     def _batches(
@@ -124,35 +179,56 @@ class Reasoner:
         frames: Frames,
         waveforms: Waveforms | None,
         batch: int,
-        name: str,
-        **options: object,
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> Iterator[list[str]]:
-        """Completions of each batch of clips, in order; prompts padded on the left, past keys kept."""
-        check_examples(examples, frames, training=False)
-        sound = checked_sound(self.policy, waveforms, len(examples))
+        """Completions of each batch of clips, in order, a clip's `n` together; greedy at temperature 0.
+
+        Prompts are padded on the left and past keys kept. `seed` is for a subclass: here the caller has set torch's.
+        """
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_return_sequences": n}
+        options: dict[str, Any] = drawn if temperature else {"do_sample": False}
+        sound = self._sound(examples, frames, waveforms)
         processor: Any = self.policy.processor  # transformers types neither its keywords nor `generate`
         model: Any = self.policy.model
-        bar = tqdm(desc=name, total=len(examples), unit="clip", disable=None)
+        bar = tqdm(desc="sample" if temperature else "propose", total=len(examples), unit="clip", disable=None)
         for start in range(0, len(examples), batch):
-            rows = slice(start, start + batch)
-            images = [to_images(clip, self.policy.image_px) for clip in frames[rows]]
-            heard = {} if sound is None else {"audio": sound[rows]}
-            prompts = [_chat(text, frames.shape[1], sound) for text in questions(examples.iloc[rows])]
-            texts = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
-            inputs = processor(
-                images=images if frames.shape[1] else None, text=texts, padding=True, padding_side="left",
-                add_special_tokens=False, return_tensors="pt", **heard,
-            ).to(model.device)  # fmt: skip
+            inputs = self._inputs(examples, frames, sound, slice(start, start + batch))
             output = model.generate(**inputs, **options)
             completions = output[:, inputs["input_ids"].shape[1] :]
             yield processor.batch_decode(completions, skip_special_tokens=True)
-            bar.update(len(images))
+            bar.update(min(batch, len(examples) - start))
         bar.close()
 
+    def _sound(self, examples: pd.DataFrame, frames: Frames, waveforms: Waveforms | None) -> list[np.ndarray] | None:
+        """The waveforms, if this policy hears any, once all that was given has been checked."""
+        check_examples(examples, frames, training=False)
+        return checked_sound(self.policy, waveforms, len(examples))
 
-def _chat(text: str, frames: int, sound: list[np.ndarray] | None) -> list[dict[str, Any]]:
-    senses = [{"type": "image"}] * frames + ([] if sound is None else [{"type": "audio"}])
-    return [{"role": "user", "content": [*senses, {"type": "text", "text": text}]}]
+    def _inputs(self, examples: pd.DataFrame, frames: Frames, sound: list[np.ndarray] | None, rows: slice) -> Any:
+        """The model's inputs for the prompts of some rows, padded on the left."""
+        processor: Any = self.policy.processor
+        images = [to_images(clip, self.policy.image_px) for clip in frames[rows]]
+        heard = {} if sound is None else {"audio": sound[rows]}
+        return processor(
+            images=images if frames.shape[1] else None,
+            text=self.prompts(examples.iloc[rows], frames.shape[1], sound is not None),
+            padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt", **heard,
+        ).to(self.policy.model.device)  # fmt: skip
+
+    def prompts(self, examples: pd.DataFrame, frames: int, sound: bool = False) -> list[str]:
+        """The prompt of every row as the chat template writes it: so many frames, the sound if wanted, the question."""
+        senses = [{"type": "image"}] * frames + [{"type": "audio"}] * sound
+        processor: Any = self.policy.processor
+        return processor.apply_chat_template(
+            [
+                [{"role": "user", "content": [*senses, {"type": "text", "text": text}]}]
+                for text in questions(examples)
+            ],
+            add_generation_prompt=True, tokenize=False,
+        )  # fmt: skip
 
 
 def _table(clip_ids: list[str], completions: list[str]) -> pd.DataFrame:
