@@ -135,7 +135,7 @@ class ReasonSettings:
     vision_layers: int = 2
     image_px: int = 64
     patch_px: int = 16
-    sft_steps: int = 260
+    sft_steps: int = 400
     sft_batch: int = 16
     sft_learning_rate: float = 8e-3
     grpo_steps: int = 20
