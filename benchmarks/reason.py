@@ -26,7 +26,7 @@ import torch
 
 from avgeo.artifacts import code_hash, run_card
 from avgeo.engine import map_items
-from avgeo.evaluate import HALF_CIRCUMFERENCE_KM, Interval, coverage, interval, place_interval
+from avgeo.evaluate import HALF_CIRCUMFERENCE_KM, coverage, interval, place_interval
 from avgeo.evaluate.bootstrap import bootstrap as resample
 from avgeo.paths import write_text
 from avgeo.pipeline import Pipeline
@@ -209,43 +209,40 @@ def summary(done: list[dict[str, Any]]) -> dict[str, Any]:
         row["temperatures"] = [one["temperature"] for one in cells]
         for metric, statistic in (("km", "median"), ("energy", "mean"), ("energy_valid", "mean")):
             values = np.concatenate([one[metric] for one in cells])
-            row[metric] = asdict(_interval(values, clusters, statistic))
+            row[metric] = _interval(values, clusters, statistic)
             if name != SFT and all(one["seed"] in plain for one in cells):
                 base = np.concatenate([plain[one["seed"]][metric] for one in cells])
                 row[f"{metric}_less_sft"] = _difference(values, base, clusters, statistic)
-                row[f"{metric}_less_sft_by_seed"] = [
-                    _statistic(np.array(one[metric]), statistic)
-                    - _statistic(np.array(plain[one["seed"]][metric]), statistic)
-                    for one in cells
-                ]
         ranks = np.concatenate([one["rank"] for one in cells])
-        within = coverage(ranks[~np.isnan(ranks)], np.array(clusters)[~np.isnan(ranks)], levels=LEVELS)
-        row["reliability"] = within.to_dict("records")
-        row["miscalibration"] = float((within["observed"] - within["nominal"]).abs().mean())
+        known = ~np.isnan(ranks)
+        if known.any():
+            within = coverage(ranks[known], np.array(clusters)[known], levels=LEVELS)
+            row["reliability"] = within.to_dict("records")
+            row["miscalibration"] = float((within["observed"] - within["nominal"]).abs().mean())
         rows.append(row)
     return {"runs": rows}
 
 
-def _statistic(values: np.ndarray, statistic: str) -> float:
-    return float(np.nanmedian(values) if statistic == "median" else np.nanmean(values))
-
-
-def _interval(values: np.ndarray, clusters: list[str], statistic: str) -> Interval:
+def _interval(values: np.ndarray, clusters: list[str], statistic: str) -> dict[str, float] | None:
     """Over the clips that have a value: one with fewer than two valid answers has no score of its valid answers."""
     known = ~np.isnan(values)
-    return place_interval(values[known], np.array(clusters)[known], statistic)
+    return asdict(place_interval(values[known], np.array(clusters)[known], statistic)) if known.any() else None
 
 
-def _difference(values: np.ndarray, base: np.ndarray, clusters: list[str], statistic: str) -> dict[str, float]:
-    """Statistic of `values` less that of `base`, both of the same resampled places."""
+def _difference(
+    values: np.ndarray, base: np.ndarray, clusters: list[str], statistic: str
+) -> dict[str, float | int] | None:
+    """Statistic of `values` less that of `base`, both of the same resampled places, over the clips that have both."""
     known = ~(np.isnan(values) | np.isnan(base))
+    if not known.any():
+        return None
     pair = np.stack([values[known], base[known]], axis=1)
     cluster = np.unique(np.array(clusters)[known], return_inverse=True)[1].astype(np.int64)
     means, medians = resample(pair, pair, cluster, count=2000, seed=0)
     draws = medians if statistic == "median" else means
     low, high = interval(draws[:, :1] - draws[:, 1:], 0.95)
-    found = _statistic(pair[:, 0], statistic) - _statistic(pair[:, 1], statistic)
-    return {"value": found, "low": float(low[0]), "high": float(high[0])}
+    own, other = np.median(pair, axis=0) if statistic == "median" else pair.mean(axis=0)
+    return {"value": float(own - other), "low": float(low[0]), "high": float(high[0]), "clips": int(known.sum())}
 
 
 def main() -> None:
