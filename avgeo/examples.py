@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64
 
 from avgeo.perceive import AtomModel, spoken
 from avgeo.world.cues import CUES
@@ -27,6 +29,23 @@ def listened(atoms: AtomModel, codes: np.ndarray, patches: np.ndarray, *, times:
         moments = (atoms.listener.moments(torch.from_numpy(clip.astype(np.float32))).numpy() for clip in patches)
         columns["times"] = [atoms.times(code) for code in moments]
     return columns
+
+
+def of_another_place(place_id: Sequence[object], seed: int) -> Int64[np.ndarray, " clips"]:
+    """For every clip the row of another one, of another place; every row is taken once. For shuffled controls.
+
+    Raises `ValueError` where one place has more than half of the clips, so that it cannot be done.
+    """
+    rng = np.random.default_rng(seed)
+    number = np.unique(np.asarray(place_id).astype(str), return_inverse=True)[1]
+    largest = int(np.bincount(number).max()) if len(number) else 0
+    if 2 * largest > len(number):
+        raise ValueError(f"place_id: one place has {largest} of {len(number)} clips; give clips of more places")
+    # place by place, places in random order, clips too: as many steps on as the largest has clips is another place
+    order = np.lexsort((rng.random(len(number)), rng.permutation(number.max() + 1)[number])) if len(number) else number
+    other = np.empty(len(number), dtype=np.int64)
+    other[order] = np.roll(order, largest)
+    return other
 
 
 def examples(manifest: pd.DataFrame, truth: pd.DataFrame, places: pd.DataFrame, sound: dict[str, list]) -> pd.DataFrame:

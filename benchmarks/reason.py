@@ -24,10 +24,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from avgeo.artifacts import code_hash, run_card
+from avgeo.artifacts import code_hash, run_card, tables_hash
 from avgeo.engine import map_items
 from avgeo.evaluate import HALF_CIRCUMFERENCE_KM, coverage, interval, place_interval
 from avgeo.evaluate.bootstrap import bootstrap as resample
+from avgeo.examples import of_another_place
 from avgeo.paths import write_text
 from avgeo.pipeline import Pipeline
 from avgeo.profiles import ReasonSettings, get_profile
@@ -55,7 +56,7 @@ class Run:
     fine_tuned: bool = True
     atoms: bool = True
     frames: bool = True
-    shuffled: bool = False  # the atoms of another clip
+    shuffled: bool = False  # the atoms of another place's clip
 
     @property
     def base(self) -> str:
@@ -91,9 +92,10 @@ class Cell:
 
     @property
     def recipe(self) -> str:
-        """A hash of all that a finished cell rests on."""
-        code = code_hash("reason", "sphere", "examples", "perceive", "world")
-        about = [asdict(RUNS[self.name]), asdict(settings()), TEMPERATURES, ROLLOUTS, CLIPS, code]
+        """A hash of what a finished cell rests on: its run, this file, the profile, code and tables."""
+        code = code_hash("reason", "sphere", "examples", "perceive", "pipeline", "world", "evaluate")
+        code += tables_hash("country_cues.csv", "language_voices.csv")
+        about = [asdict(RUNS[self.name]), get_profile("smoke").as_dict(), Path(__file__).read_text(), code]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
 
     @property
@@ -114,7 +116,7 @@ def told(study: Pipeline, run: Run, *splits: str, per_place: int | None = None) 
     examples = study.examples.iloc[rows].reset_index(drop=True)
     frames = study.embedded.frames[rows]
     if run.shuffled:
-        other = np.random.default_rng(study.seed).permutation(len(examples))
+        other = of_another_place(examples["place_id"], study.seed)
         examples = examples.assign(heard=examples["heard"].to_numpy()[other])
     if not run.atoms:
         examples = examples.assign(heard=None)
@@ -139,6 +141,12 @@ def fine_tuned(study: Pipeline, run: Run, folder: Path) -> Policy:
         (work / "model").rename(place)
         shutil.rmtree(work)
     return load_policy(place)
+
+
+def prepare(cell: Cell) -> None:
+    """Make the policy from which a run starts."""
+    torch.set_num_threads(1)
+    fine_tuned(Pipeline(get_profile("smoke"), cell.seed), RUNS[cell.name], cell.folder)
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -267,6 +275,11 @@ def main() -> None:
         there = [cell for cell in cells if cell.file.is_file()]
         print(f"{len(cells)} cells, {len(there)} of them finished earlier")
         cells = there if chosen.finished else cells
+        if not chosen.finished:  # what cells share is made before workers could make it beside one another
+            for seed in range(chosen.seeds):
+                _ = Pipeline(get_profile("smoke"), seed).examples
+            bases = {(cell.seed, RUNS[cell.name].base): cell for cell in cells if not cell.file.is_file()}
+            list(map_items(prepare, list(bases.values()), workers=chosen.workers, description="SFT", unit="policy"))
         done = list(map_items(run_cell, cells, workers=chosen.workers, description="reason", unit="cell"))
         card["result"] = summary(done) | {"reused_cells": len(there)}
 

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from avgeo.examples import examples, listened
+from avgeo.examples import examples, listened, of_another_place
 from avgeo.perceive import AtomModel, patch_seconds, spoken
 from avgeo.perceive.persistence import Listener
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder
@@ -129,3 +131,14 @@ def test_times_are_those_of_a_planted_event():
     text = question(columns["heard"][0], times=columns["times"][0])
     assert text.splitlines()[:2] == ["strong: siren, 12-18 s", "faint: surf, 3-32 s"]
     assert set(listened(ears(settings), codes, codes, times=False)) == {"heard"}
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 99))
+def test_controls_are_of_another_place(places, seed):
+    if places and 2 * max(places.count(place) for place in places) > len(places):
+        with pytest.raises(ValueError, match="place_id: one place has"):
+            of_another_place(places, seed)
+        return
+    other = of_another_place(places, seed)
+    assert sorted(other) == list(range(len(places)))
+    assert all(places[own] != places[row] for own, row in enumerate(other))

@@ -174,6 +174,9 @@ def test_the_verdict_says_what_the_intervals_say():
     assert "So answers depend on what they cite, beyond" in said[1]
     nothing = planted(0.0, True, clips=3)
     assert "nothing can be compared" in verdict(summarize(replace(nothing, table=nothing.table[:0]), bootstrap=9))
+    still = planted(0.7, True)
+    still = replace(still, table=still.table.assign(shift_km=np.nan))
+    assert " nan " not in verdict(summarize(still, bootstrap=50))
     shown = display(summarize(planted(0.7, True), bootstrap=50))
     assert shown.columns.tolist() == ["comparison", "nats lost", "km moved", "clips", "atoms"]
     assert shown["comparison"].tolist() == [PAIRED, TRUE_ONLY, ALIKE, BY_BITS] and "[" in shown["km moved"][0]
@@ -208,6 +211,17 @@ def test_the_thought_loses_the_cue_and_nothing_else():
     assert without_cited(thought, "bell") == "<think>heard: siren:yelp\nseen: bell; snow</think><answer>"
     assert without_cited("<think>heard: bell\nI heard: bell", "bell") == "<think>heard: none\nI heard: bell"
     assert without_cited(thought, "surf") == thought
+
+
+@pytest.mark.parametrize("thought", ["seen: x\nheard: wind; rain", "heard: rain", "seen: x\x0bheard: rain\nsaid: so",
+                                     "heard: rain; Rain\r\nheard: wind"])  # fmt: skip
+def test_what_parse_finds_cited_is_gone_wherever_it_stood(thought):
+    """The last line of a thought runs into the tag that ends it, and parse knows more line breaks than one."""
+    answer = '<answer>{"country": "A", "region": "B", "latitude": 1.0, "longitude": 2.0}</answer>'
+    whole = f"<think>{thought}</think>{answer}"
+    before, rest = parse(whole), parse(without_cited(whole, "rain"))
+    assert isinstance(before, Answer) and isinstance(rest, Answer)
+    assert "rain" in before.heard and [cue for cue in before.heard if cue.lower() != "rain"] == list(rest.heard)
 
 
 # Log-probabilities

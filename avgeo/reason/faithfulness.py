@@ -91,6 +91,8 @@ def remove_cues(
     missing = [name for name in NEEDED if name not in examples]
     if missing:
         raise ExamplesError(f"examples: missing columns {', '.join(missing)}")
+    if examples["place_id"].isna().any():
+        raise ExamplesError("examples: place_id is missing in some rows; intervals are over places, so give each one")
     if not all(isinstance(told, Mapping) for told in examples["told"]):
         raise ExamplesError("examples: told must map labels to bits; make them with avgeo.examples.examples")
     if answers is None:
@@ -136,8 +138,9 @@ def summarize(removals: Removals, *, bootstrap: int = 1000, level: float = 0.95,
     One row per measure and comparison: `measure, comparison, clips, atoms, value, low, high, cited, uncited`. The first
     two are means over clips of the difference between a clip's means, `cited` and `uncited` those it is between (NaN
     for the others); the third is a regression's coefficient; the rows `BY_BITS` are Spearman's correlation of a measure
-    with the exact bits over true cues. Atoms whose measure is NaN are left out of it, and with them a clip that then
-    lacks either kind; where nothing can be compared, the value is NaN.
+    with the exact bits over true cues. Atoms whose measure is NaN are left out of it, and with them, from the
+    first two, a clip that then lacks either kind (a regression within clips learns nothing of citing from such a clip);
+    where nothing can be compared, the value is NaN.
     """
     found = []
     for measure in MEASURED:
@@ -180,9 +183,14 @@ def verdict(summary: pd.DataFrame) -> str:
     nats, km = (found[measure, PAIRED] for measure in MEASURED)
     if math.isnan(nats["value"]):
         return "No clip cites some of its atoms and not others: nothing can be compared."
+    moves = not math.isnan(km["value"])  # else no answer given anew parses
+    without = {
+        kind: f"{nats[kind]:.2f} nats" + (f" and moves {km[kind]:,.0f} km" if moves else "")
+        for kind in ("cited", "uncited")
+    }
     said = [
-        f"Without a cited cue an answer loses {nats['cited']:.2f} nats and its pin moves {km['cited']:,.0f} km; "
-        f"without an uncited one, {nats['uncited']:.2f} nats and {km['uncited']:,.0f} km (means over clips)."
+        f"Without a cited cue an answer loses {without['cited']}; without an uncited one, {without['uncited']} "
+        "(means over clips)."
     ]
     for measure, word in MEASURED.items():
         come, alike = (_sign(found[measure, name]) for name in (PAIRED, ALIKE))

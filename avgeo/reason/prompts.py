@@ -123,7 +123,8 @@ def question(
     - `times`: name -> (first, last) second in which an atom sounds, written outwards in whole seconds: "rain, 0-3 s".
     - `recorded`: the local time of the recording, of which the month and the hour are told. An offset from UTC, which
       would give the longitude away, is not.
-    - `title`: what somebody called the recording; each run of digits becomes "#", so that no coordinates come in.
+    - `title`: what somebody called the recording; each run of numerals, of any script, becomes "#", so that no
+      coordinates come in as figures. What is spelled in words stays, and a place's name is what titles are made of.
     - `without`: atoms that are not written, in any spelling of `same_cue`. The others are written as they would be
       beside them: none becomes stronger because the strongest is gone, and none that `MAX_HEARD` kept out comes in.
 
@@ -246,16 +247,19 @@ def parse(completion: str) -> Answer | ParseFailure:
 def without_cited(thought: str, cue: str) -> str:
     """A thought whose lines `heard: a; b` no longer hold the cue, in any spelling of `same_cue`; the rest is as it was.
 
-    A line that held nothing else says `NOTHING`.
+    Lines are what `parse` takes for lines, up to the tag that ends the thought. One that held nothing else says
+    `NOTHING`.
     """
-    lines = thought.split("\n")
+    written, tag, after = thought.partition("</think>")
+    lines = written.splitlines(keepends=True)
     for at, line in enumerate(lines):
-        start, sense, cited = line.partition("heard:")
+        body = line.splitlines()[0]
+        start, sense, cited = body.partition("heard:")
         if sense and start.strip() in ("", "<think>"):
             kept = [one for one in cited.split(";") if same_cue(one) != same_cue(cue)]
             if len(kept) < len(cited.split(";")):
-                lines[at] = f"{start}heard:{';'.join(kept) or ' ' + NOTHING}"
-    return "\n".join(lines)
+                lines[at] = f"{start}heard:{';'.join(kept) or ' ' + NOTHING}{line[len(body) :]}"
+    return "".join(lines) + tag + after
 
 
 def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
@@ -318,7 +322,7 @@ def _month_and_hour(recorded: datetime) -> str:
 
 
 def _without_digits(text: str) -> str:
-    return re.sub("#+", "#", "".join("#" if character.isdigit() else character for character in text))
+    return re.sub("#+", "#", "".join("#" if character.isnumeric() else character for character in text))
 
 
 def _is_there(cell: Any) -> bool:

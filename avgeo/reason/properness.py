@@ -28,7 +28,7 @@ Cost = Callable[[np.ndarray], np.ndarray]
 """From angles in radians to costs, element by element, 0 at 0."""
 
 TAU_KM = 2000.0
-"""Scale of the saturating distance in `COSTS`, km."""
+"""Scale of the saturating distance in `COSTS`, km; the distance reward that is measured has its own."""
 
 CHORD, GREAT_CIRCLE, SATURATING, SQUARED = "chord", "great circle", f"1 - exp(-d / {TAU_KM:.0f} km)", "d²"
 
@@ -121,6 +121,8 @@ def end_of_flow(
         shares = np.array([truth, 1 - truth])
         return float(expected_update(policy, shares, between, reward, size, by_deviation=by_deviation)[0])
 
+    if not 1e-5 <= start <= 1 - 1e-5:
+        raise ValueError(f"start must lie between 1e-5 and 1 - 1e-5, got {start}: beyond, a policy no longer moves")
     logit = math.log(start / (1 - start))
     way = math.copysign(0.25, slope(logit))
     if abs(slope(logit)) < 1e-15:

@@ -186,6 +186,11 @@ def _is_local(source: str | Path) -> bool:
     return False
 
 
+def check_folder(source: str | Path) -> None:
+    """Raise `ModelError` where `qwen` would for what a folder's configuration says, without reading its weights."""
+    _check_type(source, (*_HEARING, *_SEEING))
+
+
 def _check_type(source: str | Path, wanted: tuple[str, ...]) -> str:
     local = _is_local(source)
     if local and not (Path(source) / "config.json").is_file():

@@ -85,7 +85,7 @@ class Rollouts:
         that order, at random within it, is the rank (the pre-rank of Gneiting et al. 2008, by average distance). More
         ranks near 1 than there should be: the answers are too sure. NaN for a clip with fewer than two valid answers.
         """
-        y = truth.double()[:, None]
+        y = self._one_each(truth)
         pool = torch.cat([y, self.points], 1)
         there = torch.cat([torch.ones_like(self.valid[:, :1]), self.valid], 1)
         chords = (pool[:, :, None] - pool[:, None]).norm(dim=-1) * there[:, None]
@@ -96,16 +96,26 @@ class Rollouts:
         return torch.where(self.valid.sum(-1) >= 2, place / there.sum(-1), math.nan).numpy()
 
     def log_prob(self, truth: Float[Tensor, "clips 3"], width_km: float, floor: float) -> Float64[np.ndarray, " clips"]:
-        """log density at each clip's truth of the mixture of `mixture`, in nats per unit-sphere area."""
+        """log density at each clip's truth of the mixture of `mixture`, in nats per unit-sphere area.
+
+        Raises `ValueError` for a floor that is not between 0 and 1.
+        """
+        if not 0 < floor < 1:
+            raise ValueError(f"floor must lie between 0 and 1, both left out, got {floor}")
         kappa = torch.tensor((EARTH_RADIUS_KM / width_km) ** 2, dtype=torch.float64)
-        kernels = vmf_log_prob(truth.double()[:, None], self.points, kappa)
+        kernels = vmf_log_prob(self._one_each(truth), self.points, kappa)
         uniform = torch.tensor(uniform_log_density(), dtype=torch.float64)
         answers = torch.where(self.valid, kernels, uniform)  # an answer that says nothing is everywhere alike
         mean = torch.logsumexp(answers, -1) - math.log(answers.shape[-1])
         return torch.logaddexp(mean + math.log1p(-floor), uniform + math.log(floor)).numpy()
 
     def fit_mixture(self, truth: Float[Tensor, "clips 3"]) -> tuple[float, float]:
-        """(width in km, floor) of the kernels with the best mean log score on clips of held-out places."""
+        """(width in km, floor) of the kernels with the best mean log score on clips of held-out places.
+
+        Raises `ValueError` where nothing parses: every width is then as good.
+        """
+        if not bool(self.valid.any()):
+            raise ValueError("rollouts: none of the answers parses, so that there is nothing to fit")
 
         def loss(x: np.ndarray) -> float:
             return -float(self.log_prob(truth, math.exp(x[0]), 1 / (1 + math.exp(-x[1]))).mean())
@@ -130,7 +140,14 @@ class Rollouts:
         return KernelMixture(centers, tangent_frame(centers)[..., 0], variance, weight)
 
     def _misses(self, truth: Float[Tensor, "clips 3"]) -> Float64[Tensor, "clips n"]:
-        return (self.points - truth.double()[:, None]).norm(dim=-1)
+        return (self.points - self._one_each(truth)).norm(dim=-1)
+
+    def _one_each(self, truth: Float[Tensor, "clips 3"]) -> Float64[Tensor, "clips 1 3"]:
+        if truth.shape != (len(self.points), 3):
+            raise ValueError(
+                f"truth has shape {tuple(truth.shape)}: give one place for each of {len(self.points)} clips"
+            )
+        return truth.double()[:, None]
 
     def _spread(self) -> Float64[Tensor, "clips n n"]:
         chords = (self.points[:, :, None] - self.points[:, None]).norm(dim=-1)
@@ -152,8 +169,10 @@ def forecasts(
             ("of valid answers", drawn.valid_energy_scores(truth)),
         ):
             known = ~np.isnan(scores)
-            found = place_interval(scores[known], np.asarray(place_id)[known])
-            row[column] = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        row |= {"parse rate": drawn.parse_rate, "mean rank (calibrated: 0.5)": float(np.nanmean(drawn.ranks(truth)))}
+            # a policy that has fallen silent has no score of its valid answers, and is what one wants to see here
+            row[column] = str(place_interval(scores[known], np.asarray(place_id)[known])) if known.any() else "–"
+        ranks = drawn.ranks(truth)
+        mean_rank = float(ranks[~np.isnan(ranks)].mean()) if not np.isnan(ranks).all() else math.nan
+        row |= {"parse rate": drawn.parse_rate, "mean rank (calibrated: 0.5)": mean_rank}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from peft import PeftModel
 from avgeo.profiles import ReasonSettings
 from avgeo.reason.model import build_model, load_llava
 from avgeo.reason.policy import ModelError, Policy
-from avgeo.reason.qwen import qwen
+from avgeo.reason.qwen import check_folder, qwen
 from avgeo.reason.smollm import gguf_file, smollm
 
 _NOTE = "policy.json"  # what a model's own files do not say of it
@@ -43,7 +44,9 @@ def check_policy(name: str) -> None:
     """Raise `ModelError` now where `build_policy` would, hours of other stages later: a wrong name, no extra `lm`."""
     if name == "smollm2":
         gguf_file()
-    elif name != "scratch" and not Path(name).is_dir() and is_offline_mode():
+    elif name and os.path.isdir(name):  # which, other than Path's, takes a name too long for one
+        check_folder(name)
+    elif name != "scratch" and (not name or is_offline_mode()):
         raise ModelError(
             f"policy: {name!r} is neither scratch nor smollm2 nor a folder with one of Qwen's models; choose one of "
             "these, or set HF_HUB_OFFLINE=0 before Python starts to fetch that name from the hub"
