@@ -178,13 +178,13 @@ def test_two_places_end_in_closed_form(truth, size, apart, name):
     assert end_of_flow(REWARDS[name], size, truth=truth, apart=apart) == pytest.approx(want, abs=1e-8)
 
 
-@pytest.mark.parametrize("by_deviation", [False, True])
 @pytest.mark.parametrize("start", [0.0, 1e-7, 1.0, math.nan])
 def test_a_flow_starts_where_it_can_move(start):
     with pytest.raises(ValueError, match="start must lie between"):
         end_of_flow(REWARDS[OURS], 8, start=start)
 
 
+@pytest.mark.parametrize("by_deviation", [False, True])
 def test_a_distance_reward_collapses(by_deviation):
     for size in (2, 4, 16):
         assert end_of_flow(REWARDS[DISTANCE], size, by_deviation=by_deviation) == 1.0
