@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from avgeo.flow import MODALITIES, Condition, ConditionError
 from avgeo.perceive import AtomModel, SightModel
-from avgeo.sphere import from_degrees
+from avgeo.sphere import from_table
 
 SHOWN = {
     "sound only": ("sound",),
@@ -31,14 +31,11 @@ def told(
     """The condition of clips with `codes` (clips, time, atoms) and `frames`; a proposal only where it was parsed and is
     `allowed`.
     """
-    where = from_degrees(
-        *(torch.tensor(proposals[name].fillna(0.0).to_numpy(np.float32)) for name in ("latitude_deg", "longitude_deg"))
-    )
     known = torch.ones(len(codes), dtype=torch.bool)
     return Condition(
         sound=torch.from_numpy(atoms.sound_vector(codes)),
         sight=torch.from_numpy(sights.look(frames)),
-        proposal=where,
+        proposal=from_table(proposals).nan_to_num().float(),
         has_sound=known,
         has_sight=known,
         has_proposal=torch.from_numpy(proposals["parsed"].to_numpy(bool) & allowed),

@@ -31,6 +31,14 @@ def listened(atoms: AtomModel, codes: np.ndarray, patches: np.ndarray, *, times:
     return columns
 
 
+def ranked_cues(example: pd.Series) -> pd.DataFrame:
+    """What is truly in one clip, as a table: sense, cue, bits; the most telling first."""
+    senses = {"told": "sound", "seen": "sight"}
+    cues = [(sense, cue, bits) for column, sense in senses.items() for cue, bits in example[column].items()]
+    found = pd.DataFrame(cues, columns=["sense", "cue", "bits"])
+    return found.sort_values("bits", ascending=False, ignore_index=True, kind="stable")
+
+
 def of_another_place(place_id: Sequence[object], seed: int) -> Int64[np.ndarray, " clips"]:
     """For every clip the row of another one, of another place; every row is taken once. For shuffled controls.
 

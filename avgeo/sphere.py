@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 EARTH_RADIUS_KM = 6371.0088
@@ -35,6 +37,17 @@ def from_degrees(latitude_deg: Float[Tensor, "*n"], longitude_deg: Float[Tensor,
     latitude, longitude = torch.deg2rad(latitude_deg), torch.deg2rad(longitude_deg)
     ring = torch.cos(latitude)
     return torch.stack([ring * torch.cos(longitude), ring * torch.sin(longitude), torch.sin(latitude)], dim=-1)
+
+
+def from_table(table: pd.DataFrame) -> Float64[Tensor, "rows 3"]:
+    """Unit vectors of a table's `latitude_deg` and `longitude_deg`; NaN in a row that has neither.
+
+    Raises `CoordinateError` for what is no place, as `from_degrees`.
+    """
+    degrees = torch.tensor(table[["latitude_deg", "longitude_deg"]].to_numpy(np.float64))
+    missing = degrees.isnan().all(-1)
+    points = from_degrees(*degrees.masked_fill(missing[:, None], 0.0).unbind(-1))
+    return points.masked_fill(missing[:, None], math.nan)
 
 
 def check_points(points: Tensor, name: str = "points") -> None:

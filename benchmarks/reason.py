@@ -38,7 +38,7 @@ from avgeo.reason.propose import Reasoner
 from avgeo.reason.rollouts import Rollouts
 from avgeo.reason.sft import corpus, train_sft
 from avgeo.reason.sizes import build_policy, load_policy, save_policy
-from avgeo.sphere import distance_km, from_degrees
+from avgeo.sphere import distance_km, from_table
 
 TEMPERATURES = (0.4, 0.55, 0.7, 0.85, 1.0)
 ROLLOUTS = 16
@@ -169,7 +169,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     tried = {}
     for temperature in TEMPERATURES:
         rollouts = sampled(reasoner, examples, frames, temperature, cell.seed)
-        tried[temperature] = float(rollouts.energy_scores(places(examples)).mean())
+        tried[temperature] = float(rollouts.energy_scores(from_table(examples)).mean())
     done |= {"by_temperature": tried, "temperature": min(tried, key=tried.__getitem__)}
     done |= tested(reasoner, *told(study, run, "test", per_place=CLIPS), done["temperature"], cell.seed)
     write_text(cell.file, json.dumps(done) + "\n")
@@ -181,19 +181,13 @@ def sampled(reasoner: Reasoner, examples: pd.DataFrame, frames: np.ndarray, temp
     return Rollouts.from_table(reasoner.sample(examples, frames, ROLLOUTS, temperature, seed, batch=48))
 
 
-def places(examples: pd.DataFrame) -> torch.Tensor:
-    """The true places, unit vectors (clips, 3)."""
-    return from_degrees(*(torch.tensor(examples[name].to_numpy()) for name in ("latitude_deg", "longitude_deg")))
-
-
 def tested(
     reasoner: Reasoner, examples: pd.DataFrame, frames: np.ndarray, temperature: float, seed: int
 ) -> dict[str, Any]:
     """Scores on new places, one value per clip: greedy and sampled."""
-    truth = places(examples)
+    truth = from_table(examples)
     greedy = reasoner.propose(examples, frames)
-    named = greedy.assign(**{name: greedy[name].fillna(0.0) for name in ("latitude_deg", "longitude_deg")})
-    away = distance_km(places(named), truth).numpy()
+    away = distance_km(from_table(greedy), truth).numpy()
     rollouts = sampled(reasoner, examples, frames, temperature, seed)
     return {
         "place": examples["place_id"].tolist(),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avgeo.examples import examples, listened, of_another_place
+from avgeo.examples import examples, listened, of_another_place, ranked_cues
 from avgeo.perceive import AtomModel, patch_seconds, spoken
 from avgeo.perceive.persistence import Listener
 from avgeo.perceive.sae import SaeConfig, SparseAutoencoder
@@ -131,6 +131,12 @@ def test_times_are_those_of_a_planted_event():
     text = question(columns["heard"][0], times=columns["times"][0])
     assert text.splitlines()[:2] == ["strong: siren, 12-18 s", "faint: surf, 3-32 s"]
     assert set(listened(ears(settings), codes, codes, times=False)) == {"heard"}
+
+
+def test_the_cues_of_a_clip_are_ranked():
+    table = ranked_cues(pd.Series({"told": {"bell": 0.1, "surf": 1.0}, "seen": {"snow": 0.5}}))
+    assert table.to_numpy().tolist() == [["sound", "surf", 1.0], ["sight", "snow", 0.5], ["sound", "bell", 0.1]]
+    assert ranked_cues(pd.Series({"told": {}, "seen": {}})).empty
 
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 99))

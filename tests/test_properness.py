@@ -30,10 +30,13 @@ from avgeo.reason.properness import (
     SQUARED,
     Reward,
     angles,
+    antipodal_scores,
     end_of_flow,
+    ends,
     expected_score,
     expected_update,
     legendre_coefficients,
+    spectra,
 )
 from avgeo.sphere import from_degrees
 
@@ -271,9 +274,23 @@ def test_the_great_circle_cannot_tell_antipodal_pairs_apart():
     uniform = {name: -legendre_coefficients(COSTS[name], 0)[0] / 2 for name in (GREAT_CIRCLE, CHORD)}
     assert uniform[GREAT_CIRCLE] == pytest.approx(math.pi / 4) and uniform[CHORD] == pytest.approx(2 / 3)
     assert expected_score(poles, equator, COSTS[CHORD]) == pytest.approx(math.sqrt(2) - 0.5, abs=1e-12)
+    shown = antipodal_scores((GREAT_CIRCLE, CHORD)).set_index("forecast")
+    assert shown[GREAT_CIRCLE].tolist() == pytest.approx([math.pi / 4] * 3)
+    assert shown[CHORD].tolist() == pytest.approx([0.5, math.sqrt(2) - 0.5, 2 / 3])
     # squared, a wrong forecast even beats the truth
     assert expected_score(poles, equator, COSTS[SQUARED]) < expected_score(equator, equator, COSTS[SQUARED]) - 1
     assert expected_score(equator, equator, COSTS[CHORD]) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_the_tables_are_what_they_are_made_of():
+    table = ends([(OURS, False), (NAIVE, True)], (4, 8), truth=0.6)
+    assert table["reward"].tolist() == [OURS, OURS, f"{NAIVE}, ÷ deviation", f"{NAIVE}, ÷ deviation"]
+    assert table["size"].tolist() == [4, 8, 4, 8]
+    assert table["share"].tolist() == pytest.approx([0.6, 0.6, 1, 1])
+    found = spectra(3)
+    assert found["degree"].tolist() == [1, 2, 3] * len(COSTS)
+    chord = found.loc[found["cost"] == CHORD, "value"]
+    assert chord.tolist() == pytest.approx([4 / ((2 * degree - 1) * (2 * degree + 3)) for degree in (1, 2, 3)])
 
 
 def divergence(p, q, cost):

@@ -14,7 +14,7 @@ from scipy.stats import kstest
 
 from avgeo.flow import energy_score
 from avgeo.reason.rewards import proper_reward
-from avgeo.reason.rollouts import Rollouts, forecasts
+from avgeo.reason.rollouts import Rollouts, forecasts, mixture_bits
 from avgeo.sphere import (
     EARTH_RADIUS_KM,
     fibonacci_grid,
@@ -161,6 +161,16 @@ def test_forecasts_are_compared_over_the_same_clips():
     assert score == pytest.approx(rollouts.energy_scores(truth).mean(), abs=5e-4)
     spoke = silent.of(slice(3)).valid_energy_scores(truth[:3]).mean()
     assert float(table["of valid answers"][1].split()[0]) == pytest.approx(spoke, abs=5e-4)
+
+
+def test_bits_are_of_clips_that_the_mixture_was_not_fitted_on():
+    rollouts, truth = drawn(200, 12, seed=12, kappa=200.0, truth_kappa=200.0)
+    width_km, floor, bits = mixture_bits(rollouts, truth)
+    assert len(bits) == 100 and bits.mean() > 2
+    assert (width_km, floor) == rollouts.of(slice(100)).fit_mixture(truth[:100])
+    moved = truth.clone()
+    moved[100:] = -moved[100:]  # where the second half lies changes nothing of the fit
+    assert mixture_bits(rollouts, moved)[:2] == (width_km, floor)
 
 
 def test_a_silent_policy_is_a_row_like_any_other():

@@ -6,6 +6,7 @@ import math
 
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -303,3 +304,15 @@ def test_the_medoid_is_the_same_whatever_is_held_at_once(monkeypatch):
         for pairs in (2**22, 700, 1):
             monkeypatch.setattr(sphere, "_PAIRS", pairs)
             assert torch.equal(sphere.medoid(points, by), expected)
+
+
+def test_points_of_a_table():
+    table = pd.DataFrame({"latitude_deg": [10, math.nan, -90], "longitude_deg": [20, math.nan, 0], "other": "x"})
+    points = sphere.from_table(table)
+    assert points.dtype == torch.float64 and bool(points[1].isnan().all())
+    expected = sphere.from_degrees(torch.tensor([10.0, -90.0]).double(), torch.tensor([20.0, 0.0]).double())
+    torch.testing.assert_close(points[[0, 2]], expected)
+    for wrong in ({"latitude_deg": [91.0]}, {"latitude_deg": [math.nan]}, {"longitude_deg": [math.nan]}):
+        with pytest.raises(sphere.CoordinateError, match="latitude_deg must lie in"):  # half a place is none
+            sphere.from_table(pd.DataFrame({"latitude_deg": [1.0], "longitude_deg": [2.0]} | wrong))
+    assert sphere.from_table(table[:0]).shape == (0, 3)

@@ -146,8 +146,8 @@ def interval_plot(rows: pd.DataFrame, metric: str = "median_km", title: str | No
 
 
 @styled
-def reliability(table: pd.DataFrame, title: str | None = None) -> Drawn:
-    """How often credible regions hold the truth, against the mass that they claim; the diagonal is ideal.
+def reliability(table: pd.DataFrame, title: str | None = None, regions: str = "credible regions") -> Drawn:
+    """How often `regions` hold the truth, against the mass that they claim; the diagonal is ideal.
 
     `table` is the one of `avgeo.evaluate.coverage`: nominal, observed, low, high.
     """
@@ -188,9 +188,9 @@ def reliability(table: pd.DataFrame, title: str | None = None) -> Drawn:
     gap = table["observed"].to_numpy(dtype=float) - nominal
     worst = int(np.abs(gap).argmax())
     side = "too wide" if gap[worst] > 0 else "too narrow"
-    alt = "Coverage of credible regions against the mass they claim; "
+    alt = f"Coverage of {regions} against the mass they claim; "
     alt += f"at most {100 * abs(gap[worst]):.0f} points off"
-    return figure, f"{alt}, at {100 * nominal[worst]:.0f} %, where regions are {side}."
+    return figure, f"{alt}, at {100 * nominal[worst]:.0f} %, where they are {side}."
 
 
 @styled

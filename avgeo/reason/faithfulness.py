@@ -32,14 +32,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import rankdata
 
 from avgeo.evaluate import Interval, interval, place_interval, resamples
 from avgeo.reason.prompts import SKELETON, Answer, parse, same_cue, shown_atoms, without_cited
 from avgeo.reason.propose import Reasoner
 from avgeo.reason.sft import ExamplesError, Frames, Waveforms
-from avgeo.sphere import distance_km, from_degrees
+from avgeo.sphere import distance_km, from_table
 
 MEASURED = {"lost_nats": "log-probability", "shift_km": "distance"}
 NEEDED = ("clip_id", "place_id", "heard", "told")
@@ -126,10 +125,8 @@ def remove_cues(
     sounds = None if waveforms is None else [waveforms[clip] for clip in row]
     left = reasoner.log_prob(fewer, frames[row], edited, answered, waveforms=sounds, batch=batch)
     anew = reasoner.propose(fewer, frames[row], waveforms=sounds, batch=batch)
-    moved = distance_km(_points(answers.iloc[row]), _points(anew)).numpy()
-    return Removals(
-        table.assign(lost_nats=everything[at] - left, shift_km=np.where(anew["parsed"], moved, np.nan)), left_out
-    )
+    moved = distance_km(from_table(answers.iloc[row]), from_table(anew)).numpy()  # NaN where one does not parse
+    return Removals(table.assign(lost_nats=everything[at] - left, shift_km=moved), left_out)
 
 
 def summarize(removals: Removals, *, bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -235,11 +232,6 @@ def _atoms(examples: pd.DataFrame, completions: list[str]) -> tuple[list[tuple],
             for rank, (cue, (name, word)) in enumerate(names.items())
         ]
     return rows, dict(left_out)
-
-
-def _points(answers: pd.DataFrame) -> torch.Tensor:
-    degrees = (answers[name].fillna(0.0).to_numpy(np.float64) for name in ("latitude_deg", "longitude_deg"))
-    return from_degrees(*(torch.tensor(column) for column in degrees))
 
 
 Statistic = Callable[[np.ndarray], float]

@@ -8,12 +8,13 @@ a sum over their compositions (how many named which place). `rewards.proper_rewa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.polynomial.legendre import leggauss, legvander
@@ -145,6 +146,50 @@ def legendre_coefficients(cost: Cost, degree: int, nodes: int = 512) -> Float[np
     theta = np.pi * (x + 1) / 2
     integral = (weight * np.pi / 2 * np.sin(theta) * -cost(theta)) @ legvander(np.cos(theta), degree)
     return (2 * np.arange(degree + 1) + 1) / 2 * integral
+
+
+def ends(lines: Iterable[tuple[str, bool]], sizes: Iterable[int], truth: float) -> pd.DataFrame:
+    """`end_of_flow` of named `REWARDS`, divided by the deviation or not, by group size: reward, size, share."""
+    sizes = list(sizes)
+    return pd.DataFrame(
+        {
+            "reward": f"{name}, ÷ deviation" if divided else name,
+            "size": size,
+            "share": end_of_flow(REWARDS[name], size, truth=truth, by_deviation=divided),
+        }
+        for name, divided in lines
+        for size in sizes
+    )
+
+
+def spectra(degree: int) -> pd.DataFrame:
+    """`legendre_coefficients` of all `COSTS`, degree 1 to `degree`: cost, degree, value."""
+    return pd.DataFrame(
+        {"cost": name, "degree": at, "value": value}
+        for name, cost in COSTS.items()
+        for at, value in enumerate(legendre_coefficients(cost, degree))
+        if at > 0
+    )
+
+
+def antipodal_scores(costs: Iterable[str]) -> pd.DataFrame:
+    """What three forecasts pay where the truth is half on one point of the equator and half on its antipode.
+
+    `expected_score` by these of `COSTS`: the truth itself; half and half on the poles; the uniform law, two draws of
+    which are -a_0 apart in the mean, as is one of them from any point.
+    """
+    half = np.full(2, 0.5)
+    truth = np.array([[1.0, 0, 0], [-1.0, 0, 0]]), half
+    poles = np.array([[0, 0, 1.0], [0, 0, -1.0]]), half
+    paid = {
+        name: {
+            "the truth": expected_score(truth, truth, COSTS[name]),
+            "half and half on the poles": expected_score(poles, truth, COSTS[name]),
+            "everywhere alike": -legendre_coefficients(COSTS[name], 0)[0] / 2,
+        }
+        for name in costs
+    }
+    return pd.DataFrame(paid).rename_axis("forecast").reset_index()
 
 
 def expected_score(

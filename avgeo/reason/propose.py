@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from avgeo.profiles import ReasonSettings
@@ -150,19 +151,15 @@ class Reasoner:
                 tokenizer(list(texts[rows]), add_special_tokens=False)["input_ids"] for texts in (contexts, answers)
             )
             # Prompts end in the same column, what was written starts in the next: a row's padding is on its two sides.
-            longest = max(len(a) + len(b) for a, b in zip(before, after, strict=True))
-            tail = torch.full((len(before), longest), tokenizer.pad_token_id)
-            there, scored = torch.zeros_like(tail), torch.zeros_like(tail, dtype=torch.bool)
-            for row, (a, b) in enumerate(zip(before, after, strict=True)):
-                tail[row, : len(a) + len(b)] = torch.tensor([*a, *b])
-                there[row, : len(a) + len(b)] = 1
-                scored[row, len(a) : len(a) + len(b)] = True
+            written = [torch.tensor([*a, *b]) for a, b in zip(before, after, strict=True)]
+            tail = pad_sequence(written, batch_first=True, padding_value=tokenizer.pad_token_id)
+            longest, column = tail.shape[1], torch.arange(tail.shape[1])
+            begin, end = (torch.tensor([len(one) for one in each])[:, None] for each in (before, written))
+            there, scored = (column < end).long(), (begin <= column) & (column < end)
             tail, there, scored = (part.to(model.device) for part in (tail, there, scored))
             more = {"input_ids": tail, "attention_mask": there}
-            for name, value in inputs.items():
-                if (
-                    value.shape == inputs["attention_mask"].shape and name not in more
-                ):  # Qwen's kinds of tokens: 0 is text
+            for name in inputs.keys() - more.keys():  # of Qwen's kinds of tokens 0 is text
+                if inputs[name].shape == inputs["attention_mask"].shape:
                     more[name] = torch.zeros_like(tail)
             inputs.update({name: torch.cat([inputs[name], part], 1) for name, part in more.items()})
             # where a model can, no logits of the prompt: with a published vocabulary they would be gigabytes

@@ -21,7 +21,7 @@ from torch import Tensor
 from avgeo.evaluate import place_interval
 from avgeo.flow import KernelMixture
 from avgeo.reason.rewards import WORST_CHORD
-from avgeo.sphere import EARTH_RADIUS_KM, from_degrees, tangent_frame, uniform_log_density, vmf_log_prob
+from avgeo.sphere import EARTH_RADIUS_KM, from_table, tangent_frame, uniform_log_density, vmf_log_prob
 
 WIDTHS_KM = (20.0, 6000.0)
 """The range in which the width of a rollout's kernel is sought."""
@@ -40,18 +40,12 @@ class Rollouts:
 
         Raises `ValueError` for fewer than two answers a clip, or clips whose answers are torn apart.
         """
-        clips = table["clip_id"].to_numpy()
-        n = int((clips == clips[0]).sum()) if len(clips) else 0
-        if (
-            n < 2
-            or len(clips) % n
-            or (clips.reshape(-1, n) != clips[::n, None]).any()
-            or len(set(clips[::n])) * n != len(clips)
-        ):
+        clips = table["clip_id"].drop_duplicates().to_numpy()
+        n = len(table) // max(1, len(clips))
+        if n < 2 or not np.array_equal(table["clip_id"], clips.repeat(n)):
             raise ValueError("table: give at least two answers a clip, equally many, each clip's one after the other")
-        degrees = (table[name].fillna(0.0).to_numpy(np.float64) for name in ("latitude_deg", "longitude_deg"))
-        points = from_degrees(*(torch.tensor(column) for column in degrees))
-        return Rollouts(points.reshape(-1, n, 3), torch.tensor(table["parsed"].to_numpy(bool)).reshape(-1, n))
+        points, valid = from_table(table).nan_to_num(), torch.tensor(table["parsed"].to_numpy(bool))
+        return Rollouts(points.reshape(-1, n, 3), valid.reshape(-1, n))
 
     def of(self, clips: slice) -> Rollouts:
         """The rollouts of some of the clips."""
@@ -152,6 +146,17 @@ class Rollouts:
     def _spread(self) -> Float64[Tensor, "clips n n"]:
         chords = (self.points[:, :, None] - self.points[:, None]).norm(dim=-1)
         return chords * (self.valid[:, :, None] & self.valid[:, None])
+
+
+def mixture_bits(rollouts: Rollouts, truth: Float[Tensor, "clips 3"]) -> tuple[float, float, Float64[np.ndarray, " _"]]:
+    """(width in km, floor) fitted on the first half of the clips, and what the second half gains: bits a clip.
+
+    Bits beyond the uniform law, of the mixture at each truth. Clips of one place must not be in both halves.
+    """
+    half = len(truth) // 2
+    width_km, floor = rollouts.of(slice(None, half)).fit_mixture(truth[:half])
+    found = rollouts.of(slice(half, None)).log_prob(truth[half:], width_km, floor)
+    return width_km, floor, (found - uniform_log_density()) / math.log(2)
 
 
 def forecasts(
