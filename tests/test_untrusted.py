@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avgeo import cli
+from avgeo.cli import console, place
 from avgeo.plots.style import drawn, new_figure, png
 from avgeo.reason import prompts
 from avgeo.reason.prompts import ParseFailure, parse
@@ -96,8 +97,8 @@ def test_the_terminal_gets_no_control_characters(monkeypatch, capfd, tmp_path):
     module = sys.modules[LocateModel.__module__]
     monkeypatch.setattr(module, "usable", lambda *_, **__: None)
     monkeypatch.setattr(module, "locate", lambda *_, **__: located(HOSTILE))
-    monkeypatch.setattr(cli, "_probe", lambda _: None)
-    monkeypatch.setattr(cli, "_model", lambda *_: None)
+    monkeypatch.setattr(place, "probe_file", lambda _: None)
+    monkeypatch.setattr(place, "load_model", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["avgeo", "locate", "clip.mp4"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -116,7 +117,7 @@ def test_an_error_about_a_hostile_file_name_is_shown(monkeypatch, capfd, command
 
 
 def test_a_file_name_that_is_no_utf8_can_be_written(tmp_path):
-    cli._write(tmp_path / "a.json", '"caf\udce9"')
+    console.write(tmp_path / "a.json", '"caf\udce9"')
     assert (tmp_path / "a.json").read_bytes() == rb'"caf\udce9"'
 
 
