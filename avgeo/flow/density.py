@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from avgeo.flow.cells import CellDensity, refine
 from avgeo.flow.integral import Integral, integral
 from avgeo.flow.likelihood import draw_probes, grid_probabilities, hutchinson, log_likelihood
 from avgeo.flow.network import Condition, ConditionEncoder, VelocityField
-from avgeo.flow.solver import integrate
+from avgeo.flow.solver import evaluation_times, integrate
 from avgeo.paths import write_text
 from avgeo.profiles import FlowSettings
 from avgeo.sphere import SPHERE_AREA, geodesic_median
@@ -58,9 +58,10 @@ class SphereFlow(nn.Module):
         """`n` places drawn for each clip of `condition`: (batch, n, 3) unit vectors."""
         start = self.base.sample(len(condition) * n, torch.Generator().manual_seed(seed)).to(self.field.frequencies)
         owner = torch.arange(len(condition)).repeat_interleave(n)
+        times = evaluation_times(self._steps(steps))
         places = [
             integrate(field, start[rows], self._steps(steps))
-            for rows, field in self._fields(condition, owner, guidance)
+            for rows, field in self._fields(condition, owner, guidance, times)
         ]
         return torch.cat([*places, start[:0]]).reshape(len(condition), n, 3)
 
@@ -89,7 +90,8 @@ class SphereFlow(nn.Module):
             probes = draw_probes(len(points), torch.Generator().manual_seed(hutchinson_seed)).to(points)
         owner = torch.arange(len(points)) if len(condition) > 1 else torch.zeros(len(points), dtype=torch.long)
         out = []
-        for rows, field in self._fields(condition, owner, guidance):
+        times = evaluation_times(self._steps(steps), backwards=True)
+        for rows, field in self._fields(condition, owner, guidance, times):
             divergence = field.with_divergence if probes is None else hutchinson(field.with_divergence, probes[rows])
             found = log_likelihood(field, divergence, points[rows], self._steps(steps), base=self.base.log_prob)
             out.append(found)
@@ -105,9 +107,10 @@ class SphereFlow(nn.Module):
         `log_prob` there, and no peak falls between the points.
         """
         steps, like = self._steps(steps), self.field.frequencies
+        times, each = evaluation_times(steps, backwards=True), torch.arange(len(condition))
         found = [
             grid_probabilities(field, count, steps, base=self.base.log_prob, like=like)
-            for _, field in self._fields(condition, torch.arange(len(condition)), guidance, chunk=1)
+            for _, field in self._fields(condition, each, guidance, times, chunk=1)
         ]
         return found[0][0], torch.stack([mass for _, mass in found]).log() + math.log(count / SPHERE_AREA)
 
@@ -137,18 +140,24 @@ class SphereFlow(nn.Module):
         return self.settings.solver_steps if steps is None else steps
 
     def _fields(
-        self, condition: Condition, owner: Tensor, guidance: float, chunk: int = _CHUNK
+        self, condition: Condition, owner: Tensor, guidance: float, times: Sequence[float], chunk: int = _CHUNK
     ) -> Iterator[tuple[slice, _Guided]]:
-        """The points in chunks, each with its field; `owner` (n,) says which clip each point is of."""
+        """The points in chunks, each with its field; `owner` (n,) says which clip each point is of.
+
+        `times` are those at which the fields will be asked.
+        """
         if not (math.isfinite(guidance) and guidance >= 0):
             raise ValueError(f"guidance must be a number of at least 0, got {guidance}")
         condition.check(self.sounds, self.sights)
         code = self.encoder(condition)
-        free = None if guidance == 1 else self.encoder(condition[:1].only())
+        free = None
+        if guidance != 1:
+            free = _Told.of(self.field, self.encoder(condition[:1].only()), owner[:0].to(code.device), times)
         for start in range(0, len(owner), chunk):
             rows = slice(start, min(start + chunk, len(owner)))
             clips, which = owner[rows].unique(return_inverse=True)
-            yield rows, _Guided(self.field, code[clips], which.to(code.device), free, guidance)
+            own = _Told.of(self.field, code[clips], which.to(code.device), times)
+            yield rows, _Guided(self.field, own, free, guidance)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `flow.safetensors` and `config.json`."""
@@ -172,36 +181,55 @@ class SphereFlow(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Guided:
-    """The field of points that belong to few clips; with `free`, pushed away from the field of that code."""
+class _Told:
+    """What the field is told of the clips its points belong to: codes (clips, condition), and whose each point is."""
 
     field: VelocityField
     code: Tensor
     owner: Tensor
-    free: Tensor | None
+    ready: dict[float, Tensor]
+
+    @classmethod
+    def of(cls, field: VelocityField, code: Tensor, owner: Tensor, times: Sequence[float]) -> _Told:
+        """One clip's modulations at all `times` are made at once: one by one they cost as much as the solver's work."""
+        if len(code) > 1 or not times:
+            return cls(field, code, owner, {})
+        films = field.modulation(torch.tensor(times, device=code.device), code.expand(len(times), -1))
+        return cls(field, code, owner, dict(zip(times, films.split(1), strict=True)))
+
+    def at(self, time: float) -> Tensor:
+        """The modulation at a time, once a clip; one clip's serves all points as it is."""
+        found = self.ready.get(time)
+        if found is None:
+            found = self.field.modulation(torch.full((len(self.code),), time, device=self.code.device), self.code)
+        return found if len(self.code) == 1 else found[self.owner]
+
+
+@dataclass(frozen=True)
+class _Guided:
+    """The field of points that belong to few clips; with `free`, pushed away from the field of that code."""
+
+    field: VelocityField
+    own: _Told
+    free: _Told | None
     guidance: float
 
     def __call__(self, points: Tensor, time: float) -> Tensor:
         """Velocities (n, 3)."""
-        velocity = self.field(points, self._modulation(self.code, time))
+        velocity = self.field(points, self.own.at(time))
         if self.free is None:
             return velocity
-        without = self.field(points, self._modulation(self.free, time))
+        without = self.field(points, self.free.at(time))
         return without + self.guidance * (velocity - without)
 
     def with_divergence(self, points: Tensor, time: float, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities (n, 3) and divergences (n,)."""
-        found = self.field.with_divergence(points, self._modulation(self.code, time), frame)
+        found = self.field.with_divergence(points, self.own.at(time), frame)
         if self.free is None:
             return found
-        without = self.field.with_divergence(points, self._modulation(self.free, time), frame)
+        without = self.field.with_divergence(points, self.free.at(time), frame)
         velocity, divergence = (free + self.guidance * (own - free) for own, free in zip(found, without, strict=True))
         return velocity, divergence
-
-    def _modulation(self, code: Tensor, time: float) -> Tensor:
-        """Once a clip; one clip's serves all points as it is."""
-        found = self.field.modulation(torch.full((len(code),), time, device=code.device), code)
-        return found if len(code) == 1 else found[self.owner]
 
 
 def point_estimate(samples: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch 3"]:

@@ -176,11 +176,11 @@ class VelocityField(nn.Module):
             slope = torch.cat([along, cosine * turn, -sine * turn], dim=-1) @ self.embed.weight.T
         for layer, film in zip(self._linears(), modulation.chunk(len(self.layers), dim=-1), strict=True):
             scale, shift = film.chunk(2, dim=-1)
-            inside = layer(hidden) * (1 + scale) + shift
+            inside = torch.addcmul(shift, layer(hidden), 1 + scale)
             gate = torch.sigmoid(inside)
             if slope is not None:
                 slope = slope + (slope @ layer.weight.T) * ((1 + scale) * gate * (1 + inside * (1 - gate)))
-            hidden = hidden + inside * gate
+            hidden = torch.addcmul(hidden, inside, gate)
         raw = self.head(hidden)
         velocity = project(x, raw)
         if slope is None or frame is None:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avgeo.sphere import EARTH_RADIUS_KM, normalize, sinc, tangent_frame
+from avgeo.sphere import EARTH_RADIUS_KM, sinc, tangent_frame
 
 Field = Callable[[Tensor, float], Tensor]
 """(points (n, 3), time) to tangent velocities (n, 3), in radians per unit of time."""
@@ -86,6 +86,13 @@ def time_grid(steps: int, grading: float = GRADING) -> list[float]:
     if not grading >= 1:
         raise SolverError(f"grading must be at least 1 (1 is a uniform grid), got {grading}")
     return [1 - (1 - step / steps) ** grading for step in range(steps + 1)]
+
+
+def evaluation_times(steps: int, *, grading: float = GRADING, backwards: bool = False) -> list[float]:
+    """The times at which "adams" asks for the field: a network can have what depends on time alone ready for all."""
+    grid = time_grid(steps, grading)
+    grid = grid[::-1] if backwards else grid
+    return [grid[0], *(grid[0] + node * (grid[1] - grid[0]) for node in _TABLEAUS["rk4"].c[1:]), *grid[1:]]
 
 
 def integrate(
@@ -175,7 +182,7 @@ def integrate_adaptive(
         wanted = tolerance_km * (then - now)
         if error_km <= wanted:
             if then == 1:
-                return normalize(_roll(moved, later).points.T), evaluations
+                return _unit(_roll(moved, later).points).T, evaluations
             if not nodes:
                 more.append((then, rate(moved, then, False)))
             state, pending, nodes, now = moved, later, more[-_HISTORY:], then
@@ -195,13 +202,17 @@ def _solve(rate: _Rate, start: Tensor, grid: list[float], method: str, again: bo
     else:
         for now, then in pairwise(grid):
             state = _roll(state, _runge_kutta(_TABLEAUS[method], rate, state, now, then)[0])
-    # rotations keep lengths but for rounding
-    return replace(state, points=normalize(state.points.T).T)
+    return replace(state, points=_unit(state.points))
 
 
 def _start(points: Tensor, counts: bool) -> _State:
     axes = tangent_frame(points).permute(2, 1, 0).contiguous()
     return _State(points.T.contiguous(), axes, torch.zeros_like(points[:, 0]) if counts else None)
+
+
+def _unit(points: Tensor) -> Tensor:
+    """Rotations keep lengths but for rounding. By columns: a norm of rows takes ten times as long on this layout."""
+    return points / points.square().sum(0).sqrt()
 
 
 def _rows(state: _State) -> Tensor:
