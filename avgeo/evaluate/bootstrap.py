@@ -38,18 +38,53 @@ def bootstrap(
     """Bootstrap values of the mean of each column of `means` and the median of each column of `medians`."""
     clusters = int(cluster.max()) + 1
     sizes = np.bincount(cluster, minlength=clusters).astype(np.float64)
-    sums = np.stack([np.bincount(cluster, weights=values, minlength=clusters) for values in means.T], axis=1)
-    orders = [np.argsort(values, kind="stable") for values in medians.T]
+    sums = [np.bincount(cluster, weights=values, minlength=clusters) for values in means.T]
+    searches = [_MedianSearch(values, cluster, sizes) for values in medians.T]
+    columns = np.stack([*sums, sizes, *(search.below for search in searches)], axis=1)
     mean_draws, median_draws = [], []
     for counts in resamples(clusters, count, seed):
-        mean_draws.append((counts @ sums) / (counts @ sizes)[:, None])
-        block = np.empty((len(counts), len(orders)))
-        for at, order in enumerate(orders):
-            values, groups = medians[order, at], cluster[order]
-            for row, weights in enumerate(counts):
-                block[row, at] = weighted_median(values, weights[groups])
-        median_draws.append(block)
+        totals = counts.astype(np.float64) @ columns  # whole numbers below 2**53 stay exact
+        mean_draws.append(totals[:, : len(sums)] / totals[:, len(sums), None])
+        found = [
+            search.medians(counts, totals[:, len(sums)], totals[:, len(sums) + 1 + at])
+            for at, search in enumerate(searches)
+        ]
+        median_draws.append(np.stack(found, axis=1) if found else np.empty((len(counts), 0)))
     return np.concatenate(mean_draws), np.concatenate(median_draws)
+
+
+class _MedianSearch:
+    """Exact medians of resamples by looking only where they can be.
+
+    A resample's median has a rank near n/2, give or take the standard error of the number of clips below it. Eight
+    such errors to each side make a window of the sorted values; what lies below it is one more sum over places. A
+    median outside of it (it has no chance to speak of, but few places are no normal law) is looked for among all.
+    """
+
+    def __init__(self, values: np.ndarray, cluster: np.ndarray, sizes: np.ndarray) -> None:
+        order = np.argsort(values, kind="stable")
+        self.values, self.groups = values[order], cluster[order]
+        n, clusters = len(values), len(sizes)
+        lower_half = np.bincount(self.groups[: n // 2], minlength=clusters)
+        reach = int(8 * np.sqrt(np.square(lower_half - sizes / 2).sum())) + 2
+        self.start, self.stop = max(0, n // 2 - reach), min(n, n // 2 + reach)
+        self.below = np.bincount(self.groups[: self.start], minlength=clusters).astype(np.float64)
+
+    def medians(
+        self, counts: Int64[np.ndarray, "some clusters"], sizes: np.ndarray, below: np.ndarray
+    ) -> Float64[np.ndarray, " some"]:
+        """The median of each resample; `sizes` are its clips, `below` those that sort before the window."""
+        values, groups = self.values[self.start : self.stop], self.groups[self.start : self.stop]
+        found = np.empty(len(counts))
+        for row, weights in enumerate(counts):
+            total = np.cumsum(weights[groups])
+            ranks = np.array([(sizes[row] - 1) // 2, sizes[row] // 2]) - below[row]
+            if ranks[0] >= 0 and ranks[1] < total[-1]:
+                lower, upper = np.searchsorted(total, ranks, side="right")
+                found[row] = (values[lower] + values[upper]) / 2
+            else:
+                found[row] = weighted_median(self.values, weights[self.groups])
+        return found
 
 
 def weighted_median(values: Float64[np.ndarray, " n"], weights: Int64[np.ndarray, " n"]) -> float:
