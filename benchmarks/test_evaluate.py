@@ -35,7 +35,7 @@ def _naive(means: np.ndarray, medians: np.ndarray, cluster: np.ndarray, count: i
     return np.array(draws)
 
 
-@pytest.mark.parametrize("places", [1_000, 50_000])
+@pytest.mark.parametrize("places", [1_000, 50_000, CLIPS])
 def test_a_million_predictions(benchmark, places: int) -> None:
     means, medians, cluster = _data(CLIPS, places)
     benchmark.pedantic(lambda: bootstrap(means, medians, cluster, count=RESAMPLES, seed=0), rounds=1)

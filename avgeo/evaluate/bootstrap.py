@@ -6,12 +6,16 @@ Each resample draws as many places as there are, with replacement (Davison & Hin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Num
+from scipy.stats import poisson
 
 _CELLS = 4_000_000  # counts held at a time: 32 MB
+_MANY = 100_000  # places, beyond which they are drawn by their counts
+_EXACT_IN_FLOAT32 = 2**24  # clips, up to which their number stays a whole one in sums
 
 
 def resamples(clusters: int, count: int, seed: int, width: int = 0) -> Iterator[Int64[np.ndarray, "some clusters"]]:
@@ -27,6 +31,34 @@ def resamples(clusters: int, count: int, seed: int, width: int = 0) -> Iterator[
         yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters)
 
 
+def _resamples_of_many(clusters: int, count: int, seed: int) -> Iterator[Float32[np.ndarray, "some clusters"]]:
+    """As `resamples`, the same law by another way that touches no memory at random: for a great many places.
+
+    Independent Poisson counts, given their sum T, are T draws with replacement; P - T more draws make it P. So counts
+    are looked up by 16 random bits each (a bin that a jump of the distribution function cuts is settled by 53 more),
+    with a mean so far below 1 that T > P in one resample of 10^9, which is drawn anew: whatever T, the law is the same.
+    """
+    rng = np.random.default_rng(seed)
+    jumps = 2.0**16 * poisson.cdf(np.arange(40), 1 - 6 / math.sqrt(clusters))
+    bins = np.arange(2**16)
+    first = np.searchsorted(jumps, bins, side="right")
+    last = np.searchsorted(jumps, bins + 1, side="left")
+    known = np.where(first == last, first, -1).astype(np.float32)
+    block = np.empty((min(count, max(1, 4 * _CELLS // clusters)), clusters), np.float32)
+    for start in range(0, count, len(block)):
+        rows = block[: count - start]
+        for row in rows:
+            missing = -1
+            while missing < 0:
+                bits = rng.bit_generator.random_raw(-(-clusters // 4)).view(np.uint16)[:clusters]
+                np.take(known, bits, out=row, mode="clip")
+                cut = np.flatnonzero(row < 0)
+                row[cut] = np.searchsorted(jumps, bits[cut] + rng.random(len(cut)), side="right")
+                missing = clusters - int(row.sum(dtype=np.float64))
+            np.add.at(row, rng.integers(0, clusters, missing), np.float32(1))
+        yield rows
+
+
 def bootstrap(
     means: Float64[np.ndarray, "clips metrics"],
     medians: Float64[np.ndarray, "clips medians"],
@@ -35,15 +67,20 @@ def bootstrap(
     count: int,
     seed: int,
 ) -> tuple[Float64[np.ndarray, "count metrics"], Float64[np.ndarray, "count medians"]]:
-    """Bootstrap values of the mean of each column of `means` and the median of each column of `medians`."""
+    """Bootstrap values of the mean of each column of `means` and the median of each column of `medians`.
+
+    Beyond `_MANY` places sums are taken in float32, good to six digits of a mean.
+    """
     clusters = int(cluster.max()) + 1
     sizes = np.bincount(cluster, minlength=clusters).astype(np.float64)
     sums = [np.bincount(cluster, weights=values, minlength=clusters) for values in means.T]
     searches = [_MedianSearch(values, cluster, sizes) for values in medians.T]
     columns = np.stack([*sums, sizes, *(search.below for search in searches)], axis=1)
+    many = clusters > _MANY and len(cluster) < _EXACT_IN_FLOAT32
+    columns = columns.astype(np.float32) if many else columns
     mean_draws, median_draws = [], []
-    for counts in resamples(clusters, count, seed):
-        totals = counts.astype(np.float64) @ columns  # whole numbers below 2**53 stay exact
+    for counts in (_resamples_of_many if many else resamples)(clusters, count, seed):
+        totals = (counts.astype(columns.dtype, copy=False) @ columns).astype(np.float64)
         mean_draws.append(totals[:, : len(sums)] / totals[:, len(sums), None])
         found = [
             search.medians(counts, totals[:, len(sums)], totals[:, len(sums) + 1 + at])
@@ -71,7 +108,7 @@ class _MedianSearch:
         self.below = np.bincount(self.groups[: self.start], minlength=clusters).astype(np.float64)
 
     def medians(
-        self, counts: Int64[np.ndarray, "some clusters"], sizes: np.ndarray, below: np.ndarray
+        self, counts: Num[np.ndarray, "some clusters"], sizes: np.ndarray, below: np.ndarray
     ) -> Float64[np.ndarray, " some"]:
         """The median of each resample; `sizes` are its clips, `below` those that sort before the window."""
         values, groups = self.values[self.start : self.stop], self.groups[self.start : self.stop]
@@ -87,7 +124,7 @@ class _MedianSearch:
         return found
 
 
-def weighted_median(values: Float64[np.ndarray, " n"], weights: Int64[np.ndarray, " n"]) -> float:
+def weighted_median(values: Float64[np.ndarray, " n"], weights: Num[np.ndarray, " n"]) -> float:
     """Median of sorted `values`, each repeated `weights` times: numpy's median of the repeated array."""
     total = np.cumsum(weights)
     lower, upper = np.searchsorted(total, [(total[-1] - 1) // 2, total[-1] // 2], side="right")
