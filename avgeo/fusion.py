@@ -50,8 +50,8 @@ class Clue:
         """The canonical order: by group, the surest first, then by what it is and its numbers."""
         event = self.event
         score = 1.0 if event.score is None else event.score
-        span = (math.inf if at is None else at for at in (event.start_s, event.end_s))
-        return self.group, -score, event.detector, event.label, *span, self.log_likelihood.tobytes()
+        start_s, end_s = (math.inf if at is None else at for at in (event.start_s, event.end_s))
+        return self.group, -score, event.detector, event.label, start_s, end_s, self.log_likelihood.tobytes()
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,16 @@ def fuse(grid: EarthGrid, clues: Sequence[Clue], log_prior: Float64[np.ndarray, 
         weights.append(Weight(bits, float(distance_km(estimate, moved))))
     density = CellDensity(grid.cells, torch.from_numpy(log_mass - grid.log_area), len(grid))
     return Fused(grid, list(clues), prior, density, estimate, weights)
+
+
+def weigh_group(fused: Fused, group: str) -> Weight:
+    """What all clues of a group did together: repeated evidence is hardly missed one by one."""
+    grid = fused.grid
+    here = int((grid.points @ fused.estimate.numpy()).argmax())
+    without = _log_mass(grid, [clue for clue in fused.clues if clue.group != group], fused.log_prior)
+    log_mass = fused.density.log_prob.numpy() + grid.log_area
+    bits = float(log_mass[here] - without[here]) / math.log(2)
+    return Weight(bits, float(distance_km(fused.estimate, estimated(grid, without))))
 
 
 def estimated(grid: EarthGrid, log_mass: Float64[np.ndarray, " n"]) -> Float64[Tensor, " 3"]:

@@ -1,4 +1,4 @@
-"""Where and when species are seen: BirdNET's occurrence model, asked once for the land of the Earth and kept on disk."""
+"""Where and when species are seen: BirdNET's occurrence model, asked once for the Earth's land and kept on disk."""
 
 from __future__ import annotations
 
