@@ -28,8 +28,8 @@ class Evidence:
 
     detector: str
     label: str
-    start_s: float
-    end_s: float
+    start_s: float | None  # None: of no time, or of all of it
+    end_s: float | None
     bits: float
     shift_km: float
 

@@ -1,137 +1,69 @@
-"""Locate one clip: perceive, reason, and put a probability on every part of the Earth, with the evidence for it."""
+"""Locate one clip: put a probability on every part of the Earth, with the evidence for it.
+
+By the detectors that are installed (`avgeo.detect`, joined in `avgeo.fusion`), or by a trained model (`avgeo.trained`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from avgeo import __version__
-from avgeo.artifacts import NotBuiltError
-from avgeo.clips import ClipError, MediaInfo, probe
-from avgeo.conditions import row_of
+from avgeo.clips import probe
 from avgeo.curate import read_location
+from avgeo.detect import EarthGrid, Event, earth_grid
+from avgeo.detect.gather import Gathered, gather
+from avgeo.detect.prior import log_prior
 from avgeo.evidence import Evidence, weigh
-from avgeo.examples import listened
 from avgeo.flow import (
     CellDensity,
     Condition,
-    Recalibration,
-    SphereFlow,
     credible_regions,
     grid_entropy_bits,
     grid_probability_by,
     point_estimate,
     regions_geojson,
 )
+from avgeo.fusion import Clue, Fused, contradictions, fuse, weigh_group
 from avgeo.gazetteer import ranked_places
-from avgeo.perceive import Atom, AtomModel, Embedded, SightModel, embed_clip, sight_of, sound_of
-from avgeo.profiles import AtomSettings, get_profile
-from avgeo.reason import Reasoner, load_reasoner
-from avgeo.recalibrate import read_recalibrations
-from avgeo.sphere import from_degrees, to_degrees
+from avgeo.perceive import Atom, Embedded
+from avgeo.sphere import to_degrees
+from avgeo.trained import CARD, LocateError, LocateModel, by_model, hear, usable
 from avgeo.world import country_at
 
-if TYPE_CHECKING:
-    from avgeo.pipeline import Pipeline
+__all__ = ["Hint", "LocateError", "LocateModel", "Posterior", "hear", "locate", "usable"]
 
 MAX_SECONDS = 60.0
-_LEADING = 500  # samples that lead the cells to where the density is large
 _MASSES = (0.5, 0.9)
-_CARD = ("name", "trained_on", "keys", "commit")  # what every answer says of its model
-
-
-class LocateError(ValueError):
-    """A clip or a model that cannot be used; the message names the argument and the cure."""
-
-
-@dataclass(frozen=True)
-class LocateModel:
-    """A trained system: atoms, sights, reasoner, flow and its recalibration, with the card that says of what."""
-
-    atoms: AtomModel
-    sights: SightModel
-    reasoner: Reasoner
-    flow: SphereFlow
-    recalibrations: dict[str, Recalibration]
-    card: dict[str, Any]
-
-    @classmethod
-    def load(cls, folder: Path) -> LocateModel:
-        """Load what `avgeo train --out` (or `Pipeline.export`) wrote."""
-        card_file = folder / "model.json"
-        if not card_file.is_file():
-            raise LocateError(f"--model {folder}: no model.json there; give a folder written by `avgeo train --out`")
-        try:
-            card = json.loads(card_file.read_text())
-            return cls(
-                AtomModel.load(folder / "atoms", AtomSettings(**card["profile"]["atoms"])),
-                SightModel.from_pretrained(folder / "sights"),
-                load_reasoner(folder / "reasoner"),
-                SphereFlow.from_pretrained(folder / "flow"),
-                read_recalibrations(folder / "recalibration"),
-                {name: card[name] for name in _CARD} | card,
-            )
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise LocateError(
-                f"--model {folder}: incomplete, damaged or of another version of avgeo "
-                f"({type(error).__name__}: {error}); write it again with `avgeo train --out`"
-            ) from error
-
-    @classmethod
-    def trained_here(cls, profile: str = "smoke", seed: int = 0) -> LocateModel:
-        """The model that the book or `avgeo train` has trained on this machine, or `LocateError`."""
-        from avgeo.pipeline import Pipeline
-
-        try:
-            return cls.of(Pipeline(get_profile(profile), seed, only_find=True))
-        except NotBuiltError:
-            raise LocateError(
-                f"no model is trained here for profile {profile!r} and seed {seed}: run "
-                f"`avgeo train --profile {profile} --seed {seed}` first (about ten minutes at smoke on two cores), "
-                "or give --model FOLDER"
-            ) from None
-
-    @classmethod
-    def of(cls, study: Pipeline) -> LocateModel:
-        """The model of a pipeline, trained now where its artifacts are not there yet (unless it may `only_find`)."""
-        recalibrations = read_recalibrations(study.recalibration.path)
-        return cls(
-            study.atom_model, study.sight_model, study.reasoner_model, study.sphere_flow, recalibrations,
-            study.model_card(),
-        )  # fmt: skip
-
-    def density(self, condition: Condition, *, seed: int = 0) -> tuple[CellDensity, dict[str, Any]]:
-        """The recalibrated density of one clip's place on cells, and the recalibration: what was shown, T and ε."""
-        places = self.flow.sample(condition, _LEADING, seed=seed)[0]
-        row = row_of(condition)
-        cells = self.recalibrations[row].apply(self.flow.cell_density(condition, places))
-        return cells, {"shown": row} | self.recalibrations[row].as_dict()
+_DETECTORS = {
+    "name": "detectors", "trained_on": "each its own recordings; calibrated on 30 of Xeno-canto", "keys": {},
+    "commit": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Where a clip was recorded, how sure that is, and why.
 
-    All but the evidence is read off one law, the recalibrated density on `cells`, of which `samples` (n, 3) are draws.
+    All but the evidence is read off one law, the density on `cells`, of which `samples` (n, 3) are draws: the trained
+    model's, recalibrated, or what the detectors' clues make of a prior (`fused`; then there are no atoms and no words).
     """
 
     latitude_deg: float
     longitude_deg: float
     regions: list[tuple[float, float]]
     entropy_bits: float
-    recalibration: dict[str, Any]
+    recalibration: dict[str, Any] | None
     places: list[dict[str, Any]]
     countries: list[dict[str, Any]]
     evidence: list[Evidence]
@@ -143,8 +75,13 @@ class Posterior:
     samples: Tensor = field(repr=False)
     cells: CellDensity = field(repr=False)
     outlines: list[dict[str, Any]] = field(repr=False)
-    embedded: Embedded = field(repr=False)
-    condition: Condition = field(repr=False)
+    has_sound: bool
+    has_sight: bool
+    embedded: Embedded | None = field(repr=False, default=None)
+    condition: Condition | None = field(repr=False, default=None)
+    fused: Fused | None = field(repr=False, default=None)
+    gathered: Gathered = field(repr=False, default_factory=Gathered)
+    prior: str = "the model's"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form that `avgeo locate --json` writes."""
@@ -163,7 +100,17 @@ class Posterior:
             "atoms": [atom.as_dict() for atom in self.atoms],
             "answer": self.answer,
             "metadata_location": self.metadata_location,
-            "model": {name: self.model[name] for name in _CARD},
+            "contradictions": []
+            if self.fused is None
+            else [
+                {"one": one.event.label, "other": other.event.label, "bits": bits}
+                for one, other, bits in contradictions(self.fused)
+            ],
+            "prior": self.prior,
+            "refused": self.gathered.refused,
+            "not_listened": self.gathered.not_listened,
+            "licences": self.gathered.licences,
+            "model": {name: self.model[name] for name in CARD},
             "versions": {
                 "avgeo": __version__,
                 "torch": metadata.version("torch"),
@@ -201,53 +148,75 @@ class Posterior:
         }
 
 
+Hint = tuple[Event, Callable[[EarthGrid], np.ndarray]]
+"""An event and its log p(event | place) on a grid."""
+
+
 def locate(
     path: str | Path,
     model: LocateModel | None = None,
     *,
+    detectors: bool | None = None,
+    prior: bool = True,
+    hints: Sequence[Hint] = (),
+    without: Sequence[str] = (),
+    week: int | None = None,
     sight_only: bool = False,
     samples: int = 1000,
     seed: int = 0,
     max_s: float = MAX_SECONDS,
 ) -> Posterior:
-    """Locate a video or a sound file by its sound and sight; embedded coordinates are reported but never used.
+    """Locate a video, a sound file or a photo; embedded coordinates are reported but never used.
 
-    A video without sound is refused unless `sight_only`, because half of the evidence would silently be missing.
-    Hears at most the first `max_s` seconds; pictures are taken from the whole clip. Raises `ClipError` or
-    `LocateError` with one line that names the cure.
+    Without a `model`, by the detectors that are installed and a prior of land and people (`prior=False`: none), on an
+    even grid. With one, by the trained model's density on its own cells, to which the detectors add only if asked to.
+    `hints` are the analyst's own clues; `without` names evidence that is not to count; `week` (1 to 48, four a month)
+    is when the clip was recorded, if that is known. A trained model refuses a video without sound unless `sight_only`,
+    because half of its evidence would silently be missing. Hears at most the first `max_s` seconds.
+    Raises `ClipError`, `LocateError` or `DetectError` with one line that names the cure.
     """
     if samples < 1:
         raise LocateError(f"samples must be at least 1, got {samples}")
     path = Path(path)
-    info = usable(path, sight_only=sight_only)
-    model = model or LocateModel.trained_here()
-    settings = model.atoms.settings
-    embedded = _perceive(path, info, settings, sight_only, max_s)
-    codes = None if embedded.patches is None else model.atoms.encode(embedded.patches[None])[0]
-    atoms = [] if embedded.patches is None else model.atoms.hear(embedded.patches)
-    answer, proposal = _ask(model, codes, embedded)
-    condition = _condition(model, codes, embedded, proposal)
+    info = usable(path, sight_only=sight_only) if model is not None else probe(path)
+    trained = None if model is None else by_model(model, path, info, sight_only, max_s, seed)
+    grid = earth_grid() if trained is None else EarthGrid(trained.cells.cells)
+    gathered = Gathered()
+    if detectors if detectors is not None else model is None:
+        gathered = gather(path, info, grid, max_s=max_s, week=week, without=without, sight_only=sight_only)
+    elif without:
+        raise LocateError("without is of the detectors' evidence, and they are not asked: give detectors=True")
+    clues = [*gathered.clues, *(Clue(event, likelihood(grid), f"hint: {event.label}") for event, likelihood in hints)]
+    fused = None
+    if trained is None:
+        fused = fuse(grid, clues, log_prior(grid) if prior else None)
+    elif clues:
+        fused = fuse(grid, clues, trained.cells.log_prob.numpy())
 
-    cells, recalibration = model.density(condition, seed=seed)
+    cells = fused.density if fused is not None else trained.cells  # pyright: ignore[reportOptionalMemberAccess]
     places = cells.sample(samples, seed=seed).float()
-    estimate = point_estimate(places)
+    estimate = point_estimate(places) if fused is None else fused.estimate
     regions = credible_regions(cells.log_prob, cells.cells.area, _MASSES)
     countries = grid_probability_by(cells, country_at)
     latitude, longitude = (float(part) for part in to_degrees(estimate))
     found = read_location(path)
+    evidence = [] if fused is None else weighed(fused)
+    if trained is not None and model is not None:
+        evidence = [*weigh(model, trained.condition, estimate.float(), trained.atoms, info.duration_s, seed), *evidence]
+    of_land = "land and people" if prior else "none: uniform over the Earth"
     return Posterior(
         latitude_deg=latitude,
         longitude_deg=longitude,
         regions=[(region.mass, region.area_km2) for region in regions],
         entropy_bits=grid_entropy_bits(cells.log_prob, cells.cells.area),
-        recalibration=recalibration,
+        recalibration=None if trained is None else trained.recalibration,
         places=ranked_places(places),
         countries=[{"name": share.name, "probability": share.probability} for share in countries],
-        evidence=weigh(model, condition, estimate, atoms, info.duration_s, seed),
-        atoms=atoms,
-        answer=answer,
+        evidence=evidence,
+        atoms=[] if trained is None else trained.atoms,
+        answer=None if trained is None else trained.answer,
         metadata_location=None if found is None else vars(found),
-        model=model.card,
+        model=_DETECTORS if model is None else model.card,
         input={
             "name": path.name,
             "sha256": _sha256(path),
@@ -257,65 +226,27 @@ def locate(
         samples=places,
         cells=cells,
         outlines=regions_geojson(cells, regions),
-        embedded=embedded,
-        condition=condition,
+        has_sound=info.has_audio and not sight_only if trained is None else trained.embedded.patches is not None,
+        has_sight=trained is not None and trained.embedded.frames is not None,
+        embedded=None if trained is None else trained.embedded,
+        condition=None if trained is None else trained.condition,
+        fused=fused,
+        gathered=gathered,
+        prior=of_land if trained is None else "the model's",
     )
 
 
-def usable(path: str | Path, *, sight_only: bool = False) -> MediaInfo:
-    """What the file holds, if that is enough to locate it; raises `ClipError` or `LocateError`. Needs no model."""
-    info = probe(path)
-    if sight_only and not info.has_video and info.kind != "image":
-        raise LocateError(f"{path}: has no picture, so --sight-only leaves nothing; drop the option")
-    if not sight_only and not info.has_audio:
-        raise ClipError(
-            f"{path}: has no sound; give a clip with sound, or pass --sight-only to locate by picture alone"
-        )
-    return info
-
-
-def hear(path: str | Path, model: LocateModel | None = None, *, max_s: float | None = None) -> list[Atom]:
-    """The acoustic atoms of a clip, or of its first `max_s` seconds, strongest first; `ClipError` without a sound."""
-    model = model or LocateModel.trained_here()
-    heard = sound_of(Path(path), model.atoms.settings, max_s)
-    if not heard.any():
-        raise ClipError(f"{path}: its sound is digital silence; give a clip with sound")
-    return model.atoms.hear(heard)
-
-
-def _perceive(path: Path, info: MediaInfo, settings: AtomSettings, sight_only: bool, max_s: float) -> Embedded:
-    if sight_only:
-        return Embedded(None, sight_of(path, settings), info.duration_s)
-    embedded = embed_clip(path, settings, max_s)
-    if embedded.patches is not None and not embedded.patches.any():
-        raise ClipError(f"{path}: its sound is digital silence; give a clip with sound, or pass --sight-only")
-    return embedded
-
-
-def _ask(model: LocateModel, codes: np.ndarray | None, embedded: Embedded) -> tuple[str | None, Tensor | None]:
-    """The reasoner's words and its place; trained on sound with sight, it is asked only about clips with both."""
-    if codes is None or embedded.patches is None or embedded.frames is None:
-        return None, None
-    times = model.card["profile"]["reason"].get("prompt_times", False)  # as it was trained
-    sound = listened(model.atoms, codes[None], embedded.patches[None], times=times)
-    example = pd.DataFrame({"clip_id": ["clip"]} | sound)
-    row = model.reasoner.propose(example, embedded.frames[None]).iloc[0]
-    if not row["parsed"]:
-        return str(row["completion"]), None
-    place = from_degrees(torch.tensor([float(row["latitude_deg"])]), torch.tensor([float(row["longitude_deg"])]))
-    return str(row["completion"]), place.float()
-
-
-def _condition(model: LocateModel, codes: np.ndarray | None, embedded: Embedded, proposal: Tensor | None) -> Condition:
-    flow = model.flow
-    sound, sight = torch.zeros(1, flow.sounds), torch.zeros(1, flow.sights)
-    if codes is not None:
-        sound = torch.from_numpy(model.atoms.sound_vector(codes))[None]
-    if embedded.frames is not None:
-        sight = torch.from_numpy(model.sights.look(embedded.frames[None]))
-    masks = (codes is not None, embedded.frames is not None, proposal is not None)
-    place = torch.tensor([[1.0, 0.0, 0.0]]) if proposal is None else proposal
-    return Condition(sound, sight, place, *(torch.tensor([mask]) for mask in masks))
+def weighed(fused: Fused) -> list[Evidence]:
+    """What each clue did, and what the clues of a detector did together, by the bits they brought."""
+    found = [
+        Evidence(clue.event.detector, clue.event.label, clue.event.start_s, clue.event.end_s, did.bits, did.shift_km)
+        for clue, did in zip(fused.clues, fused.weights, strict=True)
+    ]
+    for group, count in Counter(clue.group for clue in fused.clues).items():
+        if count > 1:
+            did = weigh_group(fused, group)
+            found.append(Evidence(group, f"all {count} together", None, None, did.bits, did.shift_km))
+    return sorted(found, key=lambda item: -abs(item.bits))
 
 
 def _sha256(path: Path) -> str:

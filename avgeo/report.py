@@ -114,9 +114,9 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     from avgeo.clips import probe, read_audio, read_frames
 
     info = probe(path)
-    audio = read_audio(path, SOUND_HZ, max_s) if found.embedded.patches is not None else None
+    audio = read_audio(path, SOUND_HZ, max_s) if found.has_sound else None
     frames = None
-    if found.embedded.frames is not None and info.width and info.height:
+    if found.has_sight and info.width and info.height:
         frames = read_frames(path, FRAMES, FRAME_PX, max(1, round(FRAME_PX * info.height / info.width)))
     times = [(at + 0.5) * info.duration_s / FRAMES for at in range(FRAMES)]
     return html_report(

@@ -10,32 +10,56 @@ import typer
 
 from avgeo.cli.console import ProfileOption, SeedOption, app, load_model, probe_file, writable, write
 
+HERE = "here"
+"""`--model here`: the model that the book or `avgeo train` has trained on this machine."""
+
 
 @app.command()
 def locate(
-    file: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    file: Annotated[Path, typer.Argument(help="A video, an audio file or a photo.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the posterior and its evidence here.")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", help="Write a self-contained report here.")] = None,
     geojson_out: Annotated[Path | None, typer.Option("--geojson", help="Write regions, samples, estimate.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of `avgeo train --out`; default: the model trained here.")
+        Path | None,
+        typer.Option(help="Folder of `avgeo train --out`, or `here`: the one trained here. Default: the detectors."),
     ] = None,
+    detectors: Annotated[
+        bool | None, typer.Option(help="Ask the detectors (default: unless a --model is given).", show_default=False)
+    ] = None,
+    no_prior: Annotated[bool, typer.Option("--no-prior", help="No prior of land and people.")] = False,
+    hint: Annotated[list[str] | None, typer.Option(help="Your own clue, e.g. mains=60; repeatable.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A detector or a label that is not to count; repeatable.")
+    ] = None,
+    week: Annotated[int | None, typer.Option(help="When it was recorded, if known: 1 to 48, four a month.")] = None,
     profile: ProfileOption = "smoke",
     seed: SeedOption = 0,
-    sight_only: Annotated[bool, typer.Option(help="Locate by picture alone (silent videos, photos).")] = False,
+    sight_only: Annotated[bool, typer.Option(help="Do not listen (with a model: silent videos, photos).")] = False,
     max_seconds: Annotated[float, typer.Option(min=0.5, help="Seconds of the clip to use.")] = 60.0,
 ) -> None:
-    """Where was this recorded? Ranked places with probabilities, atoms heard, and what each evidence did."""
+    """Where was this recorded? Ranked places with probabilities, and what each piece of evidence did.
+
+    Works offline without a trained model: birds (extra `detectors`), mains hum, and a prior of land and people.
+    """
     probe_file(file)
     from avgeo.locate import LocateModel, usable
     from avgeo.locate import locate as run
     from avgeo.telling import located_lines
 
-    usable(file, sight_only=sight_only)
     writable(json_out, html_out, geojson_out)
+    trained, hints = None, []
+    if model is not None:
+        usable(file, sight_only=sight_only)
+        trained = load_model(LocateModel, None if str(model) == HERE else model, profile, seed)
+    if hint:
+        from avgeo.hints import read_hints
+
+        hints = read_hints(hint)
     found = run(
-        file, load_model(LocateModel, model, profile, seed), sight_only=sight_only, max_s=max_seconds, seed=seed
-    )
+        file, trained, detectors=detectors, prior=not no_prior, hints=hints, without=without or [], week=week,
+        sight_only=sight_only, max_s=max_seconds, seed=seed,
+    )  # fmt: skip
     typer.echo("\n".join(located_lines(found)))
     if json_out is not None:
         write(json_out, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
