@@ -1,12 +1,14 @@
-"""One clip's answer as one HTML file: no network, no script, readable by eye, by screen reader and on paper.
+"""One clip's answer as one HTML file: no network, readable by eye, by screen reader, on paper and without script.
 
-Every text that comes from a file or a model is escaped (markup, and characters that cannot be seen), and a content
-security policy forbids scripts and requests, so that a hostile file name or tag stays text.
+Every text that comes from a file or a model is escaped (markup, and characters that cannot be seen) and stands in the
+markup only: the one script is always the same, holds no data, and is the only one that the content security policy
+allows, by its hash. So a hostile file name or tag stays text.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -19,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avgeo import plots
+from avgeo.report.chart import map_svg
 from avgeo.untrusted import shown
 
 if TYPE_CHECKING:
@@ -31,9 +34,19 @@ SOUND_HZ = 16_000
 ATOM_ROWS = 20
 FRAMES, FRAME_PX = 6, 240
 
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+_SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
-_STYLE = Path(__file__).with_name("report.css")
+_SIZES = (
+    (2_000, "a large city"), (60_000, "the Netherlands"), (800_000, "France"), (5_000_000, "India"),
+    (14_000_000, "Europe"), (32_000_000, "Africa"), (90_000_000, "Asia"), (220_000_000, "all land on Earth"),
+)  # fmt: skip
+"""What an area up to so many km² is about the size of."""
 
 
 class ReportError(ValueError):
@@ -68,13 +81,17 @@ def html_report(
     parts = [
         _warning(located),
         _map(located, point, density),
-        _places(located.get("places") or []),
-        _sound(located.get("atoms") or [], audio, sample_rate_hz),
+        _places(located.get("countries") or [], "Most probable countries"),
+        _places(located.get("places") or [], "Most probable places"),
+        _sound(located.get("atoms") or [], located.get("evidence") or [], audio, sample_rate_hz),
         _sight(frames, frame_times_s),
         _evidence(located.get("evidence") or []),
+        _not_listened(located.get("not_listened")),
         _metadata(located.get("metadata_location"), point),
         _certainty(located),
         _provenance(located),
+        _licences(located.get("licences")),
+        _USE,
     ]
     places = located.get("places") or []
     guess = f"{_probability(places[0].get('probability'))} {_place(places[0])}" if places else ""
@@ -84,12 +101,12 @@ def html_report(
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">
+<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="avgeo">
 <title>Where was {escape(name)} recorded?</title>
 <style>
-{_STYLE.read_text(encoding="utf-8")}</style>
+{_STYLE}</style>
 </head>
 <body>
 <a class="skip" href="#answer">Skip to the answer</a>
@@ -97,19 +114,24 @@ def html_report(
 <p class="kicker">Where on Earth was <strong>{escape(name)}</strong> recorded?</p>
 <h1 id="answer">{escape(plots.place_text(*point))}</h1>
 <p class="kicker">{lead}</p>
+<p>{escape(in_words(located))}</p>
 </header>
 <main>
 {"".join(part for part in parts if part)}</main>
 <footer><p>Made by avgeo. A place is an estimate with a stated uncertainty, never a proof.</p></footer>
+<script>{_SCRIPT}</script>
 </body>
 </html>
 """
 
 
-def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S) -> str:
+def write_report(
+    path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S, name: str | None = None
+) -> str:
     """The report of `found`, what `avgeo.locate` returned for the clip at `path`, with its sound and picture.
 
-    Only what the answer rests on is shown: no sound when it was located by sight alone.
+    Only what the answer rests on is shown: no sound when it was located by sight alone. `name` is shown in place of
+    the file's own.
     """
     from avgeo.clips import probe, read_audio, read_frames
 
@@ -119,8 +141,11 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     if found.embedded.frames is not None and info.width and info.height:
         frames = read_frames(path, FRAMES, FRAME_PX, max(1, round(FRAME_PX * info.height / info.width)))
     times = [(at + 0.5) * info.duration_s / FRAMES for at in range(FRAMES)]
+    located = found.as_dict()
+    if name is not None:
+        located = located | {"input": dict(located["input"]) | {"name": name}}
     return html_report(
-        found.as_dict(),
+        located,
         frames=frames,
         audio=audio,
         sample_rate_hz=SOUND_HZ,
@@ -132,6 +157,19 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
 def escape(text: str) -> str:
     """Text for the page: markup and quotes as entities, what cannot be seen as escapes, a runaway text cut short."""
     return html.escape(shown(text))
+
+
+def in_words(located: Mapping[str, Any]) -> str:
+    """How sure the answer is, in words, from the area of the smallest region that holds at least half."""
+    regions = [region for region in located.get("regions") or [] if float(region["mass"]) >= 0.5]
+    if not regions:
+        return ""
+    region = min(regions, key=lambda one: float(one["mass"]))
+    mass, area_km2 = float(region["mass"]), float(region["area_km2"])
+    like = next((name for most, name in _SIZES if area_km2 <= most), "most of the Earth, its seas included")
+    sure = "Fairly sure" if area_km2 <= 60_000 else "Roughly known" if area_km2 <= 800_000 else "Not sure"
+    part = "half" if mass == 0.5 else f"{100 * mass:.0f} %"
+    return f"{sure}: {part} of the probability lies in an area about the size of {like} ({area_km2:,.0f} km²)."
 
 
 def _section(title: str, body: str) -> str:
@@ -217,10 +255,24 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
         }
     *grid, area = density if len(density) == 4 else (*density, None)
     drawn = plots.density_map(*grid, area=area, truth=truth, estimate=point, truth_label="metadata says", **known)
-    return _section("Map", _image(drawn, "How probable each part of the Earth is, given what is heard and seen."))
+    marks = [("estimate", *point, f"estimate, {plots.place_text(*point)}")]
+    if truth is not None:
+        marks.append(("metadata", *truth, f"metadata says {plots.place_text(*truth)}"))
+    masses = [float(region["mass"]) for region in regions] or [0.5, 0.9]
+    said = "Darker: more probable. Blue: the estimate." + (" Green: what the metadata says." if truth else "")
+    said += " Drag or use the arrow keys to move; + and - or the wheel (once the map is clicked) to zoom."
+    zoom = (
+        '<div id="zoom" role="group" aria-label="Zoom the map" hidden>'
+        '<button type="button" data-zoom="2" aria-label="Zoom in">+</button>'
+        '<button type="button" data-zoom="0.5" aria-label="Zoom out">−</button>'
+        '<button type="button" data-zoom="0">Whole Earth</button></div>'
+    )
+    live = f'<figure>{map_svg(density, marks, masses, drawn[1])}{zoom}<figcaption>{escape(said)}</figcaption></figure>'
+    still = _image(drawn, "How probable each part of the Earth is, given what is heard and seen.")
+    return _section("Map", live + f"<details><summary>The map as a picture</summary>{still}</details>")
 
 
-def _places(places: Sequence[Mapping[str, Any]]) -> str:
+def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
     if not places:
         return ""
     shares = [float(place.get("probability") or 0) for place in places]
@@ -233,16 +285,19 @@ def _places(places: Sequence[Mapping[str, Any]]) -> str:
         ]
         for place, share in zip(places, shares, strict=True)
     ]
-    heads = [("place", ""), ("probability", "n"), ("", "track")]
-    return _section("Most probable places", _table(heads, rows, "Most probable places"))
+    heads = [("name", ""), ("probability", "n"), ("share of the first", "track")]
+    return _section(title, _table(heads, rows, title))
 
 
-def _sound(atoms: Sequence[Mapping[str, Any]], audio: np.ndarray | None, rate: int | None) -> str:
+def _sound(
+    atoms: Sequence[Mapping[str, Any]],
+    evidence: Sequence[Mapping[str, Any]],
+    audio: np.ndarray | None,
+    rate: int | None,
+) -> str:
     body = ""
     if audio is not None and rate is not None and len(audio) >= 16:
-        timed = [atom for atom in atoms if _span(atom) != "–"]
-        body += _image(plots.spectrogram(audio, rate, events=timed or None))
-        body += _player(audio, rate)
+        body += _time_line(audio[: int(MAX_SOUND_S * rate)], rate, evidence) + _player(audio, rate)
     if atoms:
         rows = [
             [
@@ -260,6 +315,45 @@ def _sound(atoms: Sequence[Mapping[str, Any]], audio: np.ndarray | None, rate: i
     else:
         body = '<p class="note">No sound was used: the answer rests on sight alone.</p>'
     return _section("What was heard", body)
+
+
+def _time_line(audio: np.ndarray, rate: int, evidence: Sequence[Mapping[str, Any]]) -> str:
+    """The spectrogram over the player's whole width, and under it one lane for each piece of timed evidence."""
+    from matplotlib.image import imsave
+    from scipy.signal import spectrogram
+
+    length_s, window = len(audio) / rate, min(512, len(audio))
+    power = spectrogram(np.nan_to_num(audio), rate, nperseg=window, noverlap=window // 2)[2]
+    power = power[:, :: max(1, power.shape[1] // 1000)]
+    level_db = 10 * np.log10(power + 1e-12)
+    picture = io.BytesIO()
+    imsave(
+        picture, level_db, vmin=level_db.max() - 70, vmax=level_db.max() + 1e-3, cmap="magma", origin="lower",
+        format="png",
+    )  # fmt: skip
+    alt = f"Spectrogram of {length_s:.1f} s of sound, 0 to {rate / 2000:.0f} kHz upwards, time to the right"
+    source = base64.b64encode(picture.getvalue()).decode()
+    lanes = ""
+    for number, item in enumerate(evidence):
+        if _span(item) == "–" or float(item["start_s"]) >= length_s:
+            continue
+        start, end = max(0.0, float(item["start_s"])), min(length_s, float(item["end_s"]))
+        left, wide = 100 * start / length_s, 100 * max(0.0, end - start) / length_s
+        lanes += (
+            f'<div class="lane"><button type="button" disabled {_seek(number, item)} '
+            f'style="left:min({left:.2f}%,100% - 1.6rem);width:{wide:.2f}%">{escape(str(item.get("label")))}'
+            "</button></div>"
+        )
+    return (
+        f'<div class="timeline" data-length="{length_s:.3f}"><img src="data:image/png;base64,{source}" '
+        f'alt="{escape(alt)}">{lanes}<div class="playhead"></div></div>'
+    )
+
+
+def _seek(number: int, item: Mapping[str, Any]) -> str:
+    """What the script reads off a button that plays evidence `number` from its start: numbers only."""
+    start, end = float(item["start_s"]), float(item["end_s"])
+    return f'data-evidence="{number}" data-start="{start:.3f}" data-end="{end:.3f}" aria-pressed="false"'
 
 
 def _player(audio: np.ndarray, rate: int) -> str:
@@ -291,17 +385,43 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         [
             escape(str(item.get("label"))),
             escape(str(item.get("detector"))),
-            _span(item),
+            _span(item) if _span(item) == "–" else
+            f'<button type="button" disabled {_seek(number, item)}>{_span(item)}</button>',
             _number(item.get("bits"), 2),
             _number(item.get("shift_km"), 0),
         ]
-        for item in evidence
+        for number, item in enumerate(evidence)
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
     said = "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
     said += " Both by the flow as it was trained, before recalibration."
     note = f'<p class="note">{said}</p>'
     return _section("Evidence", _table(heads, rows, "Evidence") + note)
+
+
+def _listed(title: str, given: Any) -> str:
+    """What is a mapping, or a list of mappings or texts, as a list of facts; nothing where there is nothing."""
+    if not given:
+        return ""
+    if isinstance(given, Mapping):
+        return _section(title, _facts([(str(key), _plain(value)) for key, value in given.items()]))
+    rows = [", ".join(f"{k} {_plain(v)}" for k, v in x.items()) if isinstance(x, Mapping) else _plain(x) for x in given]
+    return _section(title, "<ul>" + "".join(f"<li>{escape(row)}</li>" for row in rows) + "</ul>")
+
+
+def _not_listened(given: Any) -> str:
+    return _listed("Not listened or looked for", given)
+
+
+def _licences(given: Any) -> str:
+    return _listed("Licences", given)
+
+
+_USE = (
+    '<section aria-labelledby="use"><h2 id="use">Before you use this</h2><p>An estimate is a lead to check, never a '
+    "proof. Do not use it to find, follow or expose a private person, and do not publish the place of a home, a shelter "
+    "or a threatened species. Check it by other means before anyone acts on it.</p></section>\n"
+)
 
 
 def _degrees(place: Any) -> tuple[float, float] | None:
