@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-
-from avgeo.report import html_report
 from test_report import FRAMES, LOCATED, RATE, density
 from webdriver import CHROMIUM, DRIVER, Browser
+
+from avgeo.report import html_report
 
 HOSTILE = "\"><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'"
 AXE = next(
@@ -87,7 +87,8 @@ def test_the_map_zooms_and_pans(opened):
 
 
 def test_evidence_seeks_and_is_highlighted_and_the_playhead_moves(opened):
-    state = opened.run("""
+    state = opened.run(
+        """
       const audio = document.querySelector("audio"), head = document.querySelector(".playhead");
       const later = (name) => new Promise((done) => audio.addEventListener(name, done, {once: true}));
       if (audio.readyState < 1) await later("loadedmetadata");
@@ -102,7 +103,8 @@ def test_evidence_seeks_and_is_highlighted_and_the_playhead_moves(opened):
       audio.pause();
       await new Promise((done) => setTimeout(done, 100));
       return {at, left, on, later: audio.currentTime, moved: parseFloat(head.style.left)};
-    """.join(("return (async () => {", "})()")))
+    """.join(("return (async () => {", "})()"))
+    )
     assert state["at"] == pytest.approx(3.0) and state["left"] == pytest.approx(75, abs=0.5)
     assert state["on"] == ["2", "2"]  # in the time line and in the table
     assert state["later"] > 3.05 and state["moved"] == pytest.approx(100 * min(1, state["later"] / 4), abs=3)

@@ -120,7 +120,9 @@ def test_distance_to_the_metadata_is_a_great_circle(full):
 
 def test_the_page_is_self_contained(full):
     page = Page(full)
-    assert len(page.all("script")) == 1 and not page.all("script")[0] and not page.all("link") and not page.all("iframe")
+    assert (
+        len(page.all("script")) == 1 and not page.all("script")[0] and not page.all("link") and not page.all("iframe")
+    )
     for tag, attrs in page.tags:
         for name in ("src", "href", "srcset", "action", "data"):
             if attrs.get(name):

@@ -37,7 +37,9 @@ class Browser:
             ],
             "mobileEmulation": {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1}},
         }  # fmt: skip
-        asked = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}}
+        asked = {
+            "capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}
+        }
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -14,7 +14,20 @@ from avgeo.cli.console import app, say
 from avgeo.quiet import quiet
 
 _INTERRUPTED = 130
-_ORDER = ("simulate", "curate", "verify", "embed", "atoms", "train", "evaluate", "locate", "gallery", "serve", "book", "doctor")
+_ORDER = (
+    "simulate",
+    "curate",
+    "verify",
+    "embed",
+    "atoms",
+    "train",
+    "evaluate",
+    "locate",
+    "gallery",
+    "serve",
+    "book",
+    "doctor",
+)
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 

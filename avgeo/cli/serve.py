@@ -47,3 +47,25 @@ def gallery(
     done = locate_all(folder, out, settings, workers=workers, time_limit_s=time_limit)
     echo(f"located {done.located}, refused {len(done.rejects)}; {done.kept} were done before")
     say(f"wrote {done.index}")
+
+
+@app.command()
+def serve(
+    model: _Model = None,
+    profile: ProfileOption = "smoke",
+    seed: SeedOption = 0,
+    sight_only: _Sight = False,
+    max_seconds: _Seconds = 60.0,
+    host: Annotated[str, typer.Option(help="Address to listen at; others than loopback can be reached.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    max_mib: Annotated[int, typer.Option(min=1, help="The largest clip that is taken, MiB.")] = 500,
+) -> None:
+    """A page on this machine that takes a clip and shows its report; nothing leaves the machine."""
+    from avgeo.serve import LocateServer, loopback
+
+    settings = _settings(model, profile, seed, sight_only, max_seconds)
+    if not loopback(host):
+        say(f"warning: --host {host}: others can reach this page and send it clips; there is no password")
+    with LocateServer(settings, host=host, port=port, max_bytes=max_mib << 20) as server:
+        typer.echo(f"open http://{host}:{server.server_port}/ (Ctrl-C ends it)")
+        server.serve_forever()

@@ -32,6 +32,7 @@ MAX_SOUND_S = 30.0
 
 SOUND_HZ = 16_000
 ATOM_ROWS = 20
+PLACE_ROWS = 10
 FRAMES, FRAME_PX = 6, 240
 
 _STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -125,9 +126,7 @@ def html_report(
 """
 
 
-def write_report(
-    path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S, name: str | None = None
-) -> str:
+def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S, name: str | None = None) -> str:
     """The report of `found`, what `avgeo.locate` returned for the clip at `path`, with its sound and picture.
 
     Only what the answer rests on is shown: no sound when it was located by sight alone. `name` is shown in place of
@@ -267,7 +266,7 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
         '<button type="button" data-zoom="0.5" aria-label="Zoom out">−</button>'
         '<button type="button" data-zoom="0">Whole Earth</button></div>'
     )
-    live = f'<figure>{map_svg(density, marks, masses, drawn[1])}{zoom}<figcaption>{escape(said)}</figcaption></figure>'
+    live = f"<figure>{map_svg(density, marks, masses, drawn[1])}{zoom}<figcaption>{escape(said)}</figcaption></figure>"
     still = _image(drawn, "How probable each part of the Earth is, given what is heard and seen.")
     return _section("Map", live + f"<details><summary>The map as a picture</summary>{still}</details>")
 
@@ -275,6 +274,9 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
 def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
     if not places:
         return ""
+    left = len(places) - PLACE_ROWS
+    note = f'<p class="note">{left} less probable ones are in the JSON output.</p>' if left > 0 else ""
+    places = places[:PLACE_ROWS]
     shares = [float(place.get("probability") or 0) for place in places]
     top = max(shares) or 1
     rows = [
@@ -286,7 +288,7 @@ def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
         for place, share in zip(places, shares, strict=True)
     ]
     heads = [("name", ""), ("probability", "n"), ("share of the first", "track")]
-    return _section(title, _table(heads, rows, title))
+    return _section(title, _table(heads, rows, title) + note)
 
 
 def _sound(
@@ -385,8 +387,9 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         [
             escape(str(item.get("label"))),
             escape(str(item.get("detector"))),
-            _span(item) if _span(item) == "–" else
-            f'<button type="button" disabled {_seek(number, item)}>{_span(item)}</button>',
+            _span(item)
+            if _span(item) == "–"
+            else f'<button type="button" disabled {_seek(number, item)}>{_span(item)}</button>',
             _number(item.get("bits"), 2),
             _number(item.get("shift_km"), 0),
         ]
