@@ -29,7 +29,7 @@ LocateOne = Callable[[Path, str, Mapping[str, Any]], Report]
 
 _STYLE = """body{margin:0 auto;max-width:70rem;padding:1rem;font:16px/1.5 system-ui,sans-serif;color:#1b2733;
 background:#f6f8fa}ul{list-style:none;padding:0;display:grid;gap:1rem;
-grid-template-columns:repeat(auto-fill,minmax(15rem,1fr))}li{background:#fff;border:1px solid #d5dde4;border-radius:12px;
+grid-template-columns:repeat(auto-fill,minmax(15rem,1fr))}li{background:#fff;border:1px solid #d5dde4;border-radius:9px;
 padding:.8rem;overflow-wrap:anywhere}li img{width:100%;border-radius:8px}li p{margin:.3rem 0;color:#4f5d6b}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .8rem .3rem 0;overflow-wrap:anywhere;
 border-bottom:1px solid #d5dde4;vertical-align:top}a{color:#005f9e}"""

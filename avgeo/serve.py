@@ -19,7 +19,7 @@ import threading
 import urllib.parse
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ document.getElementById("go").addEventListener("click", async () => {
   said.textContent = "Reading the clip…";
   const sent = await fetch("clips", {method: "POST", body: file.files[0],
     headers: {"X-Avgeo-Name": encodeURIComponent(file.files[0].name)}}).catch(() => null);
-  const answer = sent ? await sent.json() : {error: "The server took no more: the clip is too large, or it was stopped."};
+  const answer = sent ? await sent.json() : {error: "The clip is too large, or the server was stopped."};
   if (answer.error) said.textContent = answer.error; else location = answer.address;
 });
 """
@@ -63,8 +63,8 @@ class Job:
     """One clip that was sent: its name (text, never a path), and what became of it."""
 
     name: str
-    file: Path | None
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    file: Path
+    key: str
     page: str | None = None
     refused: str | None = None
 
@@ -125,8 +125,7 @@ class LocateServer(ThreadingHTTPServer):
             except Exception as error:
                 job.refused = f"{type(error).__name__}: {error}"
             finally:
-                if job.file is not None:
-                    job.file.unlink(missing_ok=True)
+                job.file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _failed(item: tuple[Path, str], why: str) -> tuple[str | None, str | None]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: LocateServer
+    server: LocateServer  # pyright: ignore[reportIncompatibleVariableOverride]  # the one that made it
     timeout = _IDLE_S
     server_version, sys_version = "avgeo", ""
 
@@ -169,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             said = html.escape(shown(job.refused, 500))
             self._answer(200, _page("No answer", f'<p>{said}</p><p><a href="/">Another clip</a></p>'))
         else:
-            said = f"<p>{html.escape(shown(job.name, 200))} is waiting or being located. This page asks again by itself.</p>"
+            name = html.escape(shown(job.name, 200))
+            said = f"<p>{name} is waiting or being located. This page asks again by itself.</p>"
             self._answer(200, _page("Working", said), Refresh="2")
 
     def do_POST(self) -> None:
@@ -195,8 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.uploading.release()
 
     def _receive(self, name: str, length: int) -> None:
-        job = Job(name[:300], None)
-        job.file = Path(self.server.folder.name, job.key)
+        key = secrets.token_urlsafe(16)
+        job = Job(name[:300], Path(self.server.folder.name, key), key)
         taken = False
         try:
             with job.file.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The command line: `avgeo simulate | curate | verify | embed | atoms | train | evaluate | locate | gallery | serve | book | doctor`.
+"""The command line, `avgeo COMMAND`: simulate, curate, verify, embed, atoms, train, evaluate, locate, gallery, ...
 
 Errors that a user can cure are one line on stderr and exit status 2; anything else is a bug and keeps its traceback.
 """

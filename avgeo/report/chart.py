@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def map_svg(
     masses: Sequence[float],
     label: str,
 ) -> str:
-    """An SVG in Equal Earth of `density`, (latitude_deg, longitude_deg, log_prob[, area]), with its regions of `masses`.
+    """The map, in Equal Earth, of `density`: (latitude_deg, longitude_deg, log_prob[, area]), with regions of `masses`.
 
     `marks` are (class, latitude_deg, longitude_deg, title). All texts are escaped here, once: give them plain.
     """
@@ -70,6 +71,6 @@ def _region(points: np.ndarray, values: np.ndarray, inside: np.ndarray, level: f
     drawn = contour_generator(x, y, raster, fill_type=FillType.OuterOffset).filled(level, np.inf)
     path = ""
     for corners, offsets in zip(*drawn, strict=True):
-        for a, b in zip(offsets[:-1], offsets[1:], strict=True):
+        for a, b in itertools.pairwise(offsets):
             path += "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in corners[a:b]) + "z"
     return path

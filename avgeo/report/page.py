@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import io
 import json
-import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +19,11 @@ from jaxtyping import Float, UInt8
 
 from avgeo import plots
 from avgeo.report.chart import map_svg
-from avgeo.untrusted import shown
+from avgeo.report.parts import escape, fact_list, numeral, percent, picture, section, span, table
+from avgeo.report.sound import MAX_SOUND_S, player, seek, time_line
 
 if TYPE_CHECKING:
     from avgeo.locate import Posterior
-
-MAX_SOUND_S = 30.0
-"""The player carries at most so much of the clip's sound."""
 
 SOUND_HZ = 16_000
 ATOM_ROWS = 20
@@ -95,7 +90,7 @@ def html_report(
         _USE,
     ]
     places = located.get("places") or []
-    guess = f"{_probability(places[0].get('probability'))} {_place(places[0])}" if places else ""
+    guess = f"{percent(places[0].get('probability'))} {_place(places[0])}" if places else ""
     kind = located["estimate"].get("kind")
     lead = " · ".join(escape(part) for part in (guess, f"point estimate: {kind}" if kind else "") if part)
     return f"""<!doctype html>
@@ -153,11 +148,6 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     )
 
 
-def escape(text: str) -> str:
-    """Text for the page: markup and quotes as entities, what cannot be seen as escapes, a runaway text cut short."""
-    return html.escape(shown(text))
-
-
 def in_words(located: Mapping[str, Any]) -> str:
     """How sure the answer is, in words, from the area of the smallest region that holds at least half."""
     regions = [region for region in located.get("regions") or [] if float(region["mass"]) >= 0.5]
@@ -169,55 +159,6 @@ def in_words(located: Mapping[str, Any]) -> str:
     sure = "Fairly sure" if area_km2 <= 60_000 else "Roughly known" if area_km2 <= 800_000 else "Not sure"
     part = "half" if mass == 0.5 else f"{100 * mass:.0f} %"
     return f"{sure}: {part} of the probability lies in an area about the size of {like} ({area_km2:,.0f} km²)."
-
-
-def _section(title: str, body: str) -> str:
-    anchor = title.lower().replace(" ", "-")
-    return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(title)}</h2>\n{body}\n</section>\n'
-
-
-def _image(drawn: tuple[Any, str], caption: str = "") -> str:
-    figure, alt = drawn
-    data = base64.b64encode(plots.png(figure, 140)).decode()
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}</figure>'
-
-
-def _table(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table; `heads` are (text, class), cells are escaped HTML, the first of each row is its header."""
-    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for text, kind in heads)
-    body = ""
-    for first, *others in rows:
-        cells = "".join(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(others, heads[1:], strict=True))
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>\n'
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
-    )
-
-
-def _facts(pairs: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs) + "</dl>"
-
-
-def _number(value: Any, digits: int = 1) -> str:
-    """A number to read, or a dash where there is none."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return "–"
-    return f"{number:,.{digits}f}" if np.isfinite(number) else "–"
-
-
-def _span(item: Mapping[str, Any]) -> str:
-    """When something happens, such as `0.5–2.6 s`, or a dash."""
-    start, end = _number(item.get("start_s")), _number(item.get("end_s"))
-    return "–" if "–" in (start, end) else f"{start}–{end} s"
-
-
-def _probability(value: Any) -> str:
-    number = _number(None if value is None else 100 * float(value))
-    return f"{number} %" if number != "–" else "–"
 
 
 def _place(place: Mapping[str, Any]) -> str:
@@ -267,8 +208,8 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
         '<button type="button" data-zoom="0">Whole Earth</button></div>'
     )
     live = f"<figure>{map_svg(density, marks, masses, drawn[1])}{zoom}<figcaption>{escape(said)}</figcaption></figure>"
-    still = _image(drawn, "How probable each part of the Earth is, given what is heard and seen.")
-    return _section("Map", live + f"<details><summary>The map as a picture</summary>{still}</details>")
+    still = picture(drawn, "How probable each part of the Earth is, given what is heard and seen.")
+    return section("Map", live + f"<details><summary>The map as a picture</summary>{still}</details>")
 
 
 def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -282,13 +223,13 @@ def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
     rows = [
         [
             escape(_place(place)),
-            escape(_probability(place.get("probability"))),
+            escape(percent(place.get("probability"))),
             f'<span class="bar" style="width:{100 * share / top:.1f}%"></span>',
         ]
         for place, share in zip(places, shares, strict=True)
     ]
     heads = [("name", ""), ("probability", "n"), ("share of the first", "track")]
-    return _section(title, _table(heads, rows, title) + note)
+    return section(title, table(heads, rows, title) + note)
 
 
 def _sound(
@@ -299,85 +240,30 @@ def _sound(
 ) -> str:
     body = ""
     if audio is not None and rate is not None and len(audio) >= 16:
-        body += _time_line(audio[: int(MAX_SOUND_S * rate)], rate, evidence) + _player(audio, rate)
+        body += time_line(audio[: int(MAX_SOUND_S * rate)], rate, evidence) + player(audio, rate)
     if atoms:
         rows = [
             [
                 escape(str(atom.get("name"))),
-                _span(atom),
-                _number(atom.get("strength"), 2),
+                span(atom),
+                numeral(atom.get("strength"), 2),
             ]
             for atom in sorted(atoms, key=lambda atom: -float(atom.get("strength") or 0))[:ATOM_ROWS]
         ]
-        body += _table([("atom", ""), ("when", "n"), ("strength", "n")], rows, "Acoustic atoms heard")
+        body += table([("atom", ""), ("when", "n"), ("strength", "n")], rows, "Acoustic atoms heard")
         if len(atoms) > ATOM_ROWS:
             body += f'<p class="note">The strongest {ATOM_ROWS} of {len(atoms)}; the JSON output lists them all.</p>'
     elif audio is not None:
         body += '<p class="note">No acoustic atom was heard.</p>'
     else:
         body = '<p class="note">No sound was used: the answer rests on sight alone.</p>'
-    return _section("What was heard", body)
-
-
-def _time_line(audio: np.ndarray, rate: int, evidence: Sequence[Mapping[str, Any]]) -> str:
-    """The spectrogram over the player's whole width, and under it one lane for each piece of timed evidence."""
-    from matplotlib.image import imsave
-    from scipy.signal import spectrogram
-
-    length_s, window = len(audio) / rate, min(512, len(audio))
-    power = spectrogram(np.nan_to_num(audio), rate, nperseg=window, noverlap=window // 2)[2]
-    power = power[:, :: max(1, power.shape[1] // 1000)]
-    level_db = 10 * np.log10(power + 1e-12)
-    picture = io.BytesIO()
-    imsave(
-        picture, level_db, vmin=level_db.max() - 70, vmax=level_db.max() + 1e-3, cmap="magma", origin="lower",
-        format="png",
-    )  # fmt: skip
-    alt = f"Spectrogram of {length_s:.1f} s of sound, 0 to {rate / 2000:.0f} kHz upwards, time to the right"
-    source = base64.b64encode(picture.getvalue()).decode()
-    lanes = ""
-    for number, item in enumerate(evidence):
-        if _span(item) == "–" or float(item["start_s"]) >= length_s:
-            continue
-        start, end = max(0.0, float(item["start_s"])), min(length_s, float(item["end_s"]))
-        left, wide = 100 * start / length_s, 100 * max(0.0, end - start) / length_s
-        lanes += (
-            f'<div class="lane"><button type="button" disabled {_seek(number, item)} '
-            f'style="left:min({left:.2f}%,100% - 1.6rem);width:{wide:.2f}%">{escape(str(item.get("label")))}'
-            "</button></div>"
-        )
-    return (
-        f'<div class="timeline" data-length="{length_s:.3f}"><img src="data:image/png;base64,{source}" '
-        f'alt="{escape(alt)}">{lanes}<div class="playhead"></div></div>'
-    )
-
-
-def _seek(number: int, item: Mapping[str, Any]) -> str:
-    """What the script reads off a button that plays evidence `number` from its start: numbers only."""
-    start, end = float(item["start_s"]), float(item["end_s"])
-    return f'data-evidence="{number}" data-start="{start:.3f}" data-end="{end:.3f}" aria-pressed="false"'
-
-
-def _player(audio: np.ndarray, rate: int) -> str:
-    kept = np.asarray(audio, dtype=np.float64)[: int(MAX_SOUND_S * rate)]
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(int(rate))
-        sound.writeframes((np.clip(np.nan_to_num(kept), -1, 1) * 32767).astype("<i2").tobytes())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    source = f"data:audio/wav;base64,{data}"
-    player = f'<audio controls preload="metadata" aria-label="Sound of the clip" src="{source}"></audio>'
-    if len(kept) < len(audio):
-        player += f'<p class="note">The player has the first {MAX_SOUND_S:.0f} of {len(audio) / rate:.0f} s.</p>'
-    return player
+    return section("What was heard", body)
 
 
 def _sight(frames: np.ndarray | None, times_s: Sequence[float] | None) -> str:
     if frames is None or not len(frames):
-        return _section("What was seen", '<p class="note">No picture was used: the answer rests on sound alone.</p>')
-    return _section("What was seen", _image(plots.contact_sheet(frames, times_s)))
+        return section("What was seen", '<p class="note">No picture was used: the answer rests on sound alone.</p>')
+    return section("What was seen", picture(plots.contact_sheet(frames, times_s)))
 
 
 def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
@@ -387,11 +273,11 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         [
             escape(str(item.get("label"))),
             escape(str(item.get("detector"))),
-            _span(item)
-            if _span(item) == "–"
-            else f'<button type="button" disabled {_seek(number, item)}>{_span(item)}</button>',
-            _number(item.get("bits"), 2),
-            _number(item.get("shift_km"), 0),
+            span(item)
+            if span(item) == "–"
+            else f'<button type="button" disabled {seek(number, item)}>{span(item)}</button>',
+            numeral(item.get("bits"), 2),
+            numeral(item.get("shift_km"), 0),
         ]
         for number, item in enumerate(evidence)
     ]
@@ -399,7 +285,7 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
     said = "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
     said += " Both by the flow as it was trained, before recalibration."
     note = f'<p class="note">{said}</p>'
-    return _section("Evidence", _table(heads, rows, "Evidence") + note)
+    return section("Evidence", table(heads, rows, "Evidence") + note)
 
 
 def _listed(title: str, given: Any) -> str:
@@ -407,9 +293,9 @@ def _listed(title: str, given: Any) -> str:
     if not given:
         return ""
     if isinstance(given, Mapping):
-        return _section(title, _facts([(str(key), _plain(value)) for key, value in given.items()]))
+        return section(title, fact_list([(str(key), _plain(value)) for key, value in given.items()]))
     rows = [", ".join(f"{k} {_plain(v)}" for k, v in x.items()) if isinstance(x, Mapping) else _plain(x) for x in given]
-    return _section(title, "<ul>" + "".join(f"<li>{escape(row)}</li>" for row in rows) + "</ul>")
+    return section(title, "<ul>" + "".join(f"<li>{escape(row)}</li>" for row in rows) + "</ul>")
 
 
 def _not_listened(given: Any) -> str:
@@ -422,8 +308,8 @@ def _licences(given: Any) -> str:
 
 _USE = (
     '<section aria-labelledby="use"><h2 id="use">Before you use this</h2><p>An estimate is a lead to check, never a '
-    "proof. Do not use it to find, follow or expose a private person, and do not publish the place of a home, a shelter "
-    "or a threatened species. Check it by other means before anyone acts on it.</p></section>\n"
+    "proof. Do not use it to find, follow or expose a private person, and do not publish the place of a home, a "
+    "shelter or a threatened species. Check it by other means before anyone acts on it.</p></section>\n"
 )
 
 
@@ -436,7 +322,7 @@ def _degrees(place: Any) -> tuple[float, float] | None:
 def _metadata(location: Any, point: tuple[float, float]) -> str:
     place = _degrees(location)
     if place is None:
-        return _section("Metadata", '<p class="note">The file carries no location of its own.</p>')
+        return section("Metadata", '<p class="note">The file carries no location of its own.</p>')
     import torch
 
     from avgeo.sphere import distance_km, from_degrees
@@ -444,23 +330,23 @@ def _metadata(location: Any, point: tuple[float, float]) -> str:
     a, b = (from_degrees(*torch.tensor(item, dtype=torch.float64)) for item in (place, point))
     facts = [("Metadata says", plots.place_text(*place))]
     facts += [("Kind", str(location["kind"]))] if location.get("kind") else []
-    facts += [("From the estimate", f"{_number(float(distance_km(a, b)), 0)} km")]
+    facts += [("From the estimate", f"{numeral(float(distance_km(a, b)), 0)} km")]
     note = '<p class="note">Read from the file for comparison only: the estimate does not use it.</p>'
-    return _section("Metadata", _facts(facts) + note)
+    return section("Metadata", fact_list(facts) + note)
 
 
 def _certainty(located: Mapping[str, Any]) -> str:
     facts = [
-        (f"{100 * float(region['mass']):.0f} % region", f"{_number(region.get('area_km2'), 0)} km²")
+        (f"{100 * float(region['mass']):.0f} % region", f"{numeral(region.get('area_km2'), 0)} km²")
         for region in located.get("regions") or []
     ]
     if located.get("entropy_bits") is not None:
-        facts.append(("Entropy", f"{_number(located['entropy_bits'], 2)} bits against uniform"))
+        facts.append(("Entropy", f"{numeral(located['entropy_bits'], 2)} bits against uniform"))
     if fitted := located.get("recalibration"):
-        how = f"temperature {_number(fitted.get('temperature'), 2)}, uniform share {_number(fitted.get('floor'), 3)}"
+        how = f"temperature {numeral(fitted.get('temperature'), 2)}, uniform share {numeral(fitted.get('floor'), 3)}"
         facts.append(("Recalibrated", f"{how} (fitted on places that were not trained on, for {fitted.get('shown')})"))
     note = "0 bits is anywhere on Earth; each bit less halves the area in which the clip may have been recorded."
-    return _section("How sure", _facts(facts) + f'<p class="note">{note}</p>') if facts else ""
+    return section("How sure", fact_list(facts) + f'<p class="note">{note}</p>') if facts else ""
 
 
 def _provenance(located: Mapping[str, Any]) -> str:
@@ -473,7 +359,7 @@ def _provenance(located: Mapping[str, Any]) -> str:
     facts += [("Input SHA-256", str(located["input"].get("sha256") or "not stated"))]
     versions = located.get("versions") or {}
     facts += [("Versions", ", ".join(f"{k} {v}" for k, v in versions.items()))] if versions else []
-    return _section("How this was made", _facts(facts))
+    return section("How this was made", fact_list(facts))
 
 
 def _plain(value: Any) -> str:
