@@ -23,7 +23,10 @@ from avgeo import cli, doctor, profiles
 from avgeo.clips import write_clip
 
 RATE = 16_000
-COMMANDS = ("simulate", "curate", "verify", "embed", "atoms", "train", "evaluate", "locate", "book", "doctor")
+COMMANDS = (
+    "simulate", "curate", "verify", "embed", "atoms", "train", "evaluate", "locate", "gallery", "serve", "book",
+    "doctor",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The command line: `avgeo simulate | curate | verify | embed | atoms | train | evaluate | locate | book | doctor`.
+"""The command line, `avgeo COMMAND`: simulate, curate, verify, embed, atoms, train, evaluate, locate, gallery, ...
 
 Errors that a user can cure are one line on stderr and exit status 2; anything else is a bug and keeps its traceback.
 """
@@ -9,12 +9,25 @@ import os
 import sys
 
 # Each module adds its commands to the app; help lists them in the order of `_ORDER`.
-from avgeo.cli import corpus, house, model, place, score  # noqa: F401
+from avgeo.cli import corpus, house, model, place, score, serve  # noqa: F401
 from avgeo.cli.console import app, say
 from avgeo.quiet import quiet
 
 _INTERRUPTED = 130
-_ORDER = ("simulate", "curate", "verify", "embed", "atoms", "train", "evaluate", "locate", "book", "doctor")
+_ORDER = (
+    "simulate",
+    "curate",
+    "verify",
+    "embed",
+    "atoms",
+    "train",
+    "evaluate",
+    "locate",
+    "gallery",
+    "serve",
+    "book",
+    "doctor",
+)
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 

@@ -1,16 +1,15 @@
-"""One clip's answer as one HTML file: no network, no script, readable by eye, by screen reader and on paper.
+"""One clip's answer as one HTML file: no network, readable by eye, by screen reader, on paper and without script.
 
-Every text that comes from a file or a model is escaped (markup, and characters that cannot be seen), and a content
-security policy forbids scripts and requests, so that a hostile file name or tag stays text.
+Every text that comes from a file or a model is escaped (markup, and characters that cannot be seen) and stands in the
+markup only: the one script is always the same, holds no data, and is the only one that the content security policy
+allows, by its hash. So a hostile file name or tag stays text.
 """
 
 from __future__ import annotations
 
 import base64
-import html
-import io
+import hashlib
 import json
-import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +18,31 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avgeo import plots
-from avgeo.untrusted import shown
+from avgeo.report.chart import map_svg
+from avgeo.report.parts import escape, fact_list, numeral, percent, picture, section, span, table
+from avgeo.report.sound import MAX_SOUND_S, player, seek, time_line
 
 if TYPE_CHECKING:
     from avgeo.locate import Posterior
 
-MAX_SOUND_S = 30.0
-"""The player carries at most so much of the clip's sound."""
-
 SOUND_HZ = 16_000
 ATOM_ROWS = 20
+PLACE_ROWS = 10
 FRAMES, FRAME_PX = 6, 240
 
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+_SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
-_STYLE = Path(__file__).with_name("report.css")
+_SIZES = (
+    (2_000, "a large city"), (60_000, "the Netherlands"), (800_000, "France"), (5_000_000, "India"),
+    (14_000_000, "Europe"), (32_000_000, "Africa"), (90_000_000, "Asia"), (220_000_000, "all land on Earth"),
+)  # fmt: skip
+"""What an area up to so many km² is about the size of."""
 
 
 class ReportError(ValueError):
@@ -68,28 +77,32 @@ def html_report(
     parts = [
         _warning(located),
         _map(located, point, density),
-        _places(located.get("places") or []),
-        _sound(located.get("atoms") or [], audio, sample_rate_hz),
+        _places(located.get("countries") or [], "Most probable countries"),
+        _places(located.get("places") or [], "Most probable places"),
+        _sound(located.get("atoms") or [], located.get("evidence") or [], audio, sample_rate_hz),
         _sight(frames, frame_times_s),
         _evidence(located.get("evidence") or []),
+        _not_listened(located.get("not_listened")),
         _metadata(located.get("metadata_location"), point),
         _certainty(located),
         _provenance(located),
+        _licences(located.get("licences")),
+        _USE,
     ]
     places = located.get("places") or []
-    guess = f"{_probability(places[0].get('probability'))} {_place(places[0])}" if places else ""
+    guess = f"{percent(places[0].get('probability'))} {_place(places[0])}" if places else ""
     kind = located["estimate"].get("kind")
     lead = " · ".join(escape(part) for part in (guess, f"point estimate: {kind}" if kind else "") if part)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">
+<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="avgeo">
 <title>Where was {escape(name)} recorded?</title>
 <style>
-{_STYLE.read_text(encoding="utf-8")}</style>
+{_STYLE}</style>
 </head>
 <body>
 <a class="skip" href="#answer">Skip to the answer</a>
@@ -97,19 +110,22 @@ def html_report(
 <p class="kicker">Where on Earth was <strong>{escape(name)}</strong> recorded?</p>
 <h1 id="answer">{escape(plots.place_text(*point))}</h1>
 <p class="kicker">{lead}</p>
+<p>{escape(in_words(located))}</p>
 </header>
 <main>
 {"".join(part for part in parts if part)}</main>
 <footer><p>Made by avgeo. A place is an estimate with a stated uncertainty, never a proof.</p></footer>
+<script>{_SCRIPT}</script>
 </body>
 </html>
 """
 
 
-def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S) -> str:
+def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND_S, name: str | None = None) -> str:
     """The report of `found`, what `avgeo.locate` returned for the clip at `path`, with its sound and picture.
 
-    Only what the answer rests on is shown: no sound when it was located by sight alone.
+    Only what the answer rests on is shown: no sound when it was located by sight alone. `name` is shown in place of
+    the file's own.
     """
     from avgeo.clips import probe, read_audio, read_frames
 
@@ -119,8 +135,11 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     if found.has_sight and info.width and info.height:
         frames = read_frames(path, FRAMES, FRAME_PX, max(1, round(FRAME_PX * info.height / info.width)))
     times = [(at + 0.5) * info.duration_s / FRAMES for at in range(FRAMES)]
+    located = found.as_dict()
+    if name is not None:
+        located = located | {"input": dict(located["input"]) | {"name": name}}
     return html_report(
-        found.as_dict(),
+        located,
         frames=frames,
         audio=audio,
         sample_rate_hz=SOUND_HZ,
@@ -129,58 +148,17 @@ def write_report(path: str | Path, found: Posterior, *, max_s: float = MAX_SOUND
     )
 
 
-def escape(text: str) -> str:
-    """Text for the page: markup and quotes as entities, what cannot be seen as escapes, a runaway text cut short."""
-    return html.escape(shown(text))
-
-
-def _section(title: str, body: str) -> str:
-    anchor = title.lower().replace(" ", "-")
-    return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(title)}</h2>\n{body}\n</section>\n'
-
-
-def _image(drawn: tuple[Any, str], caption: str = "") -> str:
-    figure, alt = drawn
-    data = base64.b64encode(plots.png(figure, 140)).decode()
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}</figure>'
-
-
-def _table(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table; `heads` are (text, class), cells are escaped HTML, the first of each row is its header."""
-    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for text, kind in heads)
-    body = ""
-    for first, *others in rows:
-        cells = "".join(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(others, heads[1:], strict=True))
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>\n'
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
-    )
-
-
-def _facts(pairs: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs) + "</dl>"
-
-
-def _number(value: Any, digits: int = 1) -> str:
-    """A number to read, or a dash where there is none."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return "–"
-    return f"{number:,.{digits}f}" if np.isfinite(number) else "–"
-
-
-def _span(item: Mapping[str, Any]) -> str:
-    """When something happens, such as `0.5–2.6 s`, or a dash."""
-    start, end = _number(item.get("start_s")), _number(item.get("end_s"))
-    return "–" if "–" in (start, end) else f"{start}–{end} s"
-
-
-def _probability(value: Any) -> str:
-    number = _number(None if value is None else 100 * float(value))
-    return f"{number} %" if number != "–" else "–"
+def in_words(located: Mapping[str, Any]) -> str:
+    """How sure the answer is, in words, from the area of the smallest region that holds at least half."""
+    regions = [region for region in located.get("regions") or [] if float(region["mass"]) >= 0.5]
+    if not regions:
+        return ""
+    region = min(regions, key=lambda one: float(one["mass"]))
+    mass, area_km2 = float(region["mass"]), float(region["area_km2"])
+    like = next((name for most, name in _SIZES if area_km2 <= most), "most of the Earth, its seas included")
+    sure = "Fairly sure" if area_km2 <= 60_000 else "Roughly known" if area_km2 <= 800_000 else "Not sure"
+    part = "half" if mass == 0.5 else f"{100 * mass:.0f} %"
+    return f"{sure}: {part} of the probability lies in an area about the size of {like} ({area_km2:,.0f} km²)."
 
 
 def _place(place: Mapping[str, Any]) -> str:
@@ -217,71 +195,75 @@ def _map(located: Mapping[str, Any], point: tuple[float, float], density: tuple[
         }
     *grid, area = density if len(density) == 4 else (*density, None)
     drawn = plots.density_map(*grid, area=area, truth=truth, estimate=point, truth_label="metadata says", **known)
-    return _section("Map", _image(drawn, "How probable each part of the Earth is, given what is heard and seen."))
+    marks = [("estimate", *point, f"estimate, {plots.place_text(*point)}")]
+    if truth is not None:
+        marks.append(("metadata", *truth, f"metadata says {plots.place_text(*truth)}"))
+    masses = [float(region["mass"]) for region in regions] or [0.5, 0.9]
+    said = "Darker: more probable. Blue: the estimate." + (" Green: what the metadata says." if truth else "")
+    said += " Drag or use the arrow keys to move; + and - or the wheel (once the map is clicked) to zoom."
+    zoom = (
+        '<div id="zoom" role="group" aria-label="Zoom the map" hidden>'
+        '<button type="button" data-zoom="2" aria-label="Zoom in">+</button>'
+        '<button type="button" data-zoom="0.5" aria-label="Zoom out">−</button>'
+        '<button type="button" data-zoom="0">Whole Earth</button></div>'
+    )
+    live = f"<figure>{map_svg(density, marks, masses, drawn[1])}{zoom}<figcaption>{escape(said)}</figcaption></figure>"
+    still = picture(drawn, "How probable each part of the Earth is, given what is heard and seen.")
+    return section("Map", live + f"<details><summary>The map as a picture</summary>{still}</details>")
 
 
-def _places(places: Sequence[Mapping[str, Any]]) -> str:
+def _places(places: Sequence[Mapping[str, Any]], title: str) -> str:
     if not places:
         return ""
+    left = len(places) - PLACE_ROWS
+    note = f'<p class="note">{left} less probable ones are in the JSON output.</p>' if left > 0 else ""
+    places = places[:PLACE_ROWS]
     shares = [float(place.get("probability") or 0) for place in places]
     top = max(shares) or 1
     rows = [
         [
             escape(_place(place)),
-            escape(_probability(place.get("probability"))),
+            escape(percent(place.get("probability"))),
             f'<span class="bar" style="width:{100 * share / top:.1f}%"></span>',
         ]
         for place, share in zip(places, shares, strict=True)
     ]
-    heads = [("place", ""), ("probability", "n"), ("", "track")]
-    return _section("Most probable places", _table(heads, rows, "Most probable places"))
+    heads = [("name", ""), ("probability", "n"), ("share of the first", "track")]
+    return section(title, table(heads, rows, title) + note)
 
 
-def _sound(atoms: Sequence[Mapping[str, Any]], audio: np.ndarray | None, rate: int | None) -> str:
+def _sound(
+    atoms: Sequence[Mapping[str, Any]],
+    evidence: Sequence[Mapping[str, Any]],
+    audio: np.ndarray | None,
+    rate: int | None,
+) -> str:
     body = ""
     if audio is not None and rate is not None and len(audio) >= 16:
-        timed = [atom for atom in atoms if _span(atom) != "–"]
-        body += _image(plots.spectrogram(audio, rate, events=timed or None))
-        body += _player(audio, rate)
+        body += time_line(audio[: int(MAX_SOUND_S * rate)], rate, evidence) + player(audio, rate)
     if atoms:
         rows = [
             [
                 escape(str(atom.get("name"))),
-                _span(atom),
-                _number(atom.get("strength"), 2),
+                span(atom),
+                numeral(atom.get("strength"), 2),
             ]
             for atom in sorted(atoms, key=lambda atom: -float(atom.get("strength") or 0))[:ATOM_ROWS]
         ]
-        body += _table([("atom", ""), ("when", "n"), ("strength", "n")], rows, "Acoustic atoms heard")
+        body += table([("atom", ""), ("when", "n"), ("strength", "n")], rows, "Acoustic atoms heard")
         if len(atoms) > ATOM_ROWS:
             body += f'<p class="note">The strongest {ATOM_ROWS} of {len(atoms)}; the JSON output lists them all.</p>'
     elif audio is not None:
         body += '<p class="note">No acoustic atom was heard.</p>'
     else:
         body = '<p class="note">No sound was used: the answer rests on sight alone.</p>'
-    return _section("What was heard", body)
-
-
-def _player(audio: np.ndarray, rate: int) -> str:
-    kept = np.asarray(audio, dtype=np.float64)[: int(MAX_SOUND_S * rate)]
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(int(rate))
-        sound.writeframes((np.clip(np.nan_to_num(kept), -1, 1) * 32767).astype("<i2").tobytes())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    source = f"data:audio/wav;base64,{data}"
-    player = f'<audio controls preload="metadata" aria-label="Sound of the clip" src="{source}"></audio>'
-    if len(kept) < len(audio):
-        player += f'<p class="note">The player has the first {MAX_SOUND_S:.0f} of {len(audio) / rate:.0f} s.</p>'
-    return player
+    return section("What was heard", body)
 
 
 def _sight(frames: np.ndarray | None, times_s: Sequence[float] | None) -> str:
     if frames is None or not len(frames):
-        return _section("What was seen", '<p class="note">No picture was used: the answer rests on sound alone.</p>')
-    return _section("What was seen", _image(plots.contact_sheet(frames, times_s)))
+        return section("What was seen", '<p class="note">No picture was used: the answer rests on sound alone.</p>')
+    return section("What was seen", picture(plots.contact_sheet(frames, times_s)))
 
 
 def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
@@ -291,17 +273,44 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         [
             escape(str(item.get("label"))),
             escape(str(item.get("detector"))),
-            _span(item),
-            _number(item.get("bits"), 2),
-            _number(item.get("shift_km"), 0),
+            span(item)
+            if span(item) == "–"
+            else f'<button type="button" disabled {seek(number, item)}>{span(item)}</button>',
+            numeral(item.get("bits"), 2),
+            numeral(item.get("shift_km"), 0),
         ]
-        for item in evidence
+        for number, item in enumerate(evidence)
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
     said = "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
     said += " Both by the flow as it was trained, before recalibration."
     note = f'<p class="note">{said}</p>'
-    return _section("Evidence", _table(heads, rows, "Evidence") + note)
+    return section("Evidence", table(heads, rows, "Evidence") + note)
+
+
+def _listed(title: str, given: Any) -> str:
+    """What is a mapping, or a list of mappings or texts, as a list of facts; nothing where there is nothing."""
+    if not given:
+        return ""
+    if isinstance(given, Mapping):
+        return section(title, fact_list([(str(key), _plain(value)) for key, value in given.items()]))
+    rows = [", ".join(f"{k} {_plain(v)}" for k, v in x.items()) if isinstance(x, Mapping) else _plain(x) for x in given]
+    return section(title, "<ul>" + "".join(f"<li>{escape(row)}</li>" for row in rows) + "</ul>")
+
+
+def _not_listened(given: Any) -> str:
+    return _listed("Not listened or looked for", given)
+
+
+def _licences(given: Any) -> str:
+    return _listed("Licences", given)
+
+
+_USE = (
+    '<section aria-labelledby="use"><h2 id="use">Before you use this</h2><p>An estimate is a lead to check, never a '
+    "proof. Do not use it to find, follow or expose a private person, and do not publish the place of a home, a "
+    "shelter or a threatened species. Check it by other means before anyone acts on it.</p></section>\n"
+)
 
 
 def _degrees(place: Any) -> tuple[float, float] | None:
@@ -313,7 +322,7 @@ def _degrees(place: Any) -> tuple[float, float] | None:
 def _metadata(location: Any, point: tuple[float, float]) -> str:
     place = _degrees(location)
     if place is None:
-        return _section("Metadata", '<p class="note">The file carries no location of its own.</p>')
+        return section("Metadata", '<p class="note">The file carries no location of its own.</p>')
     import torch
 
     from avgeo.sphere import distance_km, from_degrees
@@ -321,23 +330,23 @@ def _metadata(location: Any, point: tuple[float, float]) -> str:
     a, b = (from_degrees(*torch.tensor(item, dtype=torch.float64)) for item in (place, point))
     facts = [("Metadata says", plots.place_text(*place))]
     facts += [("Kind", str(location["kind"]))] if location.get("kind") else []
-    facts += [("From the estimate", f"{_number(float(distance_km(a, b)), 0)} km")]
+    facts += [("From the estimate", f"{numeral(float(distance_km(a, b)), 0)} km")]
     note = '<p class="note">Read from the file for comparison only: the estimate does not use it.</p>'
-    return _section("Metadata", _facts(facts) + note)
+    return section("Metadata", fact_list(facts) + note)
 
 
 def _certainty(located: Mapping[str, Any]) -> str:
     facts = [
-        (f"{100 * float(region['mass']):.0f} % region", f"{_number(region.get('area_km2'), 0)} km²")
+        (f"{100 * float(region['mass']):.0f} % region", f"{numeral(region.get('area_km2'), 0)} km²")
         for region in located.get("regions") or []
     ]
     if located.get("entropy_bits") is not None:
-        facts.append(("Entropy", f"{_number(located['entropy_bits'], 2)} bits against uniform"))
+        facts.append(("Entropy", f"{numeral(located['entropy_bits'], 2)} bits against uniform"))
     if fitted := located.get("recalibration"):
-        how = f"temperature {_number(fitted.get('temperature'), 2)}, uniform share {_number(fitted.get('floor'), 3)}"
+        how = f"temperature {numeral(fitted.get('temperature'), 2)}, uniform share {numeral(fitted.get('floor'), 3)}"
         facts.append(("Recalibrated", f"{how} (fitted on places that were not trained on, for {fitted.get('shown')})"))
     note = "0 bits is anywhere on Earth; each bit less halves the area in which the clip may have been recorded."
-    return _section("How sure", _facts(facts) + f'<p class="note">{note}</p>') if facts else ""
+    return section("How sure", fact_list(facts) + f'<p class="note">{note}</p>') if facts else ""
 
 
 def _provenance(located: Mapping[str, Any]) -> str:
@@ -350,7 +359,7 @@ def _provenance(located: Mapping[str, Any]) -> str:
     facts += [("Input SHA-256", str(located["input"].get("sha256") or "not stated"))]
     versions = located.get("versions") or {}
     facts += [("Versions", ", ".join(f"{k} {v}" for k, v in versions.items()))] if versions else []
-    return _section("How this was made", _facts(facts))
+    return section("How this was made", fact_list(facts))
 
 
 def _plain(value: Any) -> str:
