@@ -112,28 +112,29 @@ def locate_all(
 
 
 def locate_and_report(file: Path, name: str, settings: Mapping[str, Any]) -> Report:
-    """The JSON form and the report page of one file, by the trained model that `settings` name.
+    """The JSON form and the report page of one file, by the detectors or by the trained model that `settings` name.
 
-    `settings`: model (a folder, or None), profile, seed, sight_only, max_s.
+    `settings`: model (a folder, "here" for the one trained on this machine, or None), profile, seed, sight_only, max_s.
     """
     from avgeo.locate import locate
     from avgeo.report import write_report
 
-    model = _model(settings["model"], settings["profile"], settings["seed"])
+    named = settings["model"]
+    model = None if named is None else _model(named, settings["profile"], settings["seed"])
     found = locate(
         file, model, sight_only=settings["sight_only"], seed=settings["seed"], max_s=settings["max_s"]
     )  # fmt: skip
     located = found.as_dict()
-    named = located | {"input": dict(located["input"]) | {"name": name}}
-    return named, write_report(file, found, max_s=settings["max_s"], name=name)
+    renamed = located | {"input": dict(located["input"]) | {"name": name}}
+    return renamed, write_report(file, found, max_s=settings["max_s"], name=name)
 
 
 @functools.cache
-def _model(folder: str | None, profile: str, seed: int) -> Any:
+def _model(named: str, profile: str, seed: int) -> Any:
     """Loaded once a process."""
     from avgeo.locate import LocateModel
 
-    return LocateModel.load(Path(folder)) if folder else LocateModel.trained_here(profile, seed)
+    return LocateModel.trained_here(profile, seed) if named == "here" else LocateModel.load(Path(named))
 
 
 def _files(folder: Path, out: Path) -> list[Path]:
@@ -179,8 +180,13 @@ def _do(task: _Task, *, locate_one: LocateOne, settings: Mapping[str, Any]) -> t
     picture = _thumbnail(task.file)
     if picture is not None:
         write_bytes(task.folder / "thumbnail.jpg", picture)
+    from avgeo.report import simulated
+
     first = (located.get("places") or [{}])[0]
-    state = {"estimate": located["estimate"], "place": first, "picture": picture is not None}
+    state = {
+        "estimate": located["estimate"], "place": first, "picture": picture is not None,
+        "simulated": simulated(located),
+    }  # fmt: skip
     _write(task.folder / "done.json", json.dumps(state))
     return task.key, ""
 
@@ -228,6 +234,12 @@ def _gallery(found: list[tuple[_Task, dict[str, Any]]], rejects: pd.DataFrame) -
             f'<li>{picture}<a href="{base}/report.html">{escape(task.name)}</a>'
             f"<p>{escape(where)}</p><p>{escape(guess)}</p></li>\n"
         )
+    warning = (
+        "<p><strong>The model was trained on a simulated Earth (AVG-Sim): this is not evidence about real places."
+        "</strong></p>"
+        if any(state.get("simulated") for _, state in found)
+        else ""
+    )
     lines = "".join(f'<tr><th scope="row">{escape(n)}</th><td>{escape(w)}</td></tr>\n' for n, w in rejects.to_numpy())
     table = (
         f'<h2 id="rejects">Refused: {len(rejects)}</h2><table aria-labelledby="rejects"><thead><tr><th scope="col">file'
@@ -239,7 +251,7 @@ def _gallery(found: list[tuple[_Task, dict[str, Any]]], rejects: pd.DataFrame) -
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Located clips</title>
 <style>{_STYLE}</style></head><body><main>
 <h1>Located: {len(found)} of {len(found) + len(rejects)} files</h1>
-<ul>{items}</ul>
+{warning}<ul>{items}</ul>
 {table if len(rejects) else ""}
 </main></body></html>
 """

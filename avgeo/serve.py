@@ -99,6 +99,7 @@ class LocateServer(ThreadingHTTPServer):
         threading.Thread(target=self._work, daemon=True).start()
 
     def server_close(self) -> None:
+        """Stop listening, and remove whatever was sent."""
         super().server_close()
         self.folder.cleanup()
 
@@ -151,6 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "avgeo", ""
 
     def do_GET(self) -> None:
+        """The page with the upload, or what became of a clip."""
         if not self._ours():
             return
         if self.path == "/":
@@ -173,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, _page("Working", said), Refresh="2")
 
     def do_POST(self) -> None:
+        """Take a clip, or say in one line of JSON why not."""
         if not self._ours():
             return
         name = self.headers.get("X-Avgeo-Name")

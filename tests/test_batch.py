@@ -28,7 +28,7 @@ def quick(file: Path, name: str, settings):
         read_audio(file, 8000, 2.0)
     with (Path(settings["log"])).open("a") as log:
         log.write(name + "\n")
-    located = {"estimate": {"latitude_deg": 0.0, "longitude_deg": 0.0}, "input": {"name": name}}
+    located = {"estimate": {"latitude_deg": 0.0, "longitude_deg": 0.0}, "input": {"name": name}, "model": "AVG-Sim"}
     return located, html_report(located)
 
 
@@ -53,6 +53,7 @@ def test_a_folder_is_located_once_and_bad_files_are_named(tmp_path):
     assert list(done.rejects["name"]) == ["broken.mp4", "kill.wav"]
     assert "exit status 7" in done.rejects["reason"][1] and str(tmp_path) not in done.rejects["reason"][0]
     page = done.index.read_text()
+    assert "simulated Earth" in page
     assert "&lt;b onclick=x&gt;&amp;.wav" in page and "<b onclick" not in page and "broken.mp4" in page
     assert len(list(out.glob("clips/*/report.html"))) == len(list(out.glob("clips/*/where.json"))) == 2
     assert list(pd.read_csv(out / "rejects.csv")["name"]) == ["broken.mp4", "kill.wav"]

@@ -56,6 +56,8 @@ def opened(browser, page):
 def test_the_page_fits_and_logs_no_error(opened):
     wide, view = opened.run("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
     assert wide <= view
+    cells = "return [...document.querySelectorAll('tbody th, tbody td:not(.track)')].map((one) => one.clientWidth)"
+    assert min(opened.run(cells)) > 40  # no text a letter wide
     assert opened.run("return innerWidth") in (1200, 360)
     assert opened.logged() == []
 

@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 
 ProfileOption = Annotated[str, typer.Option(help="Size of every stage: smoke, colab or full.")]
+HERE = "here"
+"""`--model here`: the model that the book or `avgeo train` has trained on this machine."""
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 

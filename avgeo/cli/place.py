@@ -8,10 +8,7 @@ from typing import Annotated
 
 import typer
 
-from avgeo.cli.console import ProfileOption, SeedOption, app, load_model, probe_file, writable, write
-
-HERE = "here"
-"""`--model here`: the model that the book or `avgeo train` has trained on this machine."""
+from avgeo.cli.console import HERE, ProfileOption, SeedOption, app, load_model, probe_file, writable, write
 
 
 @app.command()
@@ -28,7 +25,6 @@ def locate(
         bool | None, typer.Option(help="Ask the detectors (default: unless a --model is given).", show_default=False)
     ] = None,
     no_prior: Annotated[bool, typer.Option("--no-prior", help="No prior of land and people.")] = False,
-    hint: Annotated[list[str] | None, typer.Option(help="Your own clue, e.g. mains=60; repeatable.")] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="A detector or a label that is not to count; repeatable.")
     ] = None,
@@ -48,16 +44,12 @@ def locate(
     from avgeo.telling import located_lines
 
     writable(json_out, html_out, geojson_out)
-    trained, hints = None, []
+    trained = None
     if model is not None:
         usable(file, sight_only=sight_only)
         trained = load_model(LocateModel, None if str(model) == HERE else model, profile, seed)
-    if hint:
-        from avgeo.hints import read_hints
-
-        hints = read_hints(hint)
     found = run(
-        file, trained, detectors=detectors, prior=not no_prior, hints=hints, without=without or [], week=week,
+        file, trained, detectors=detectors, prior=not no_prior, without=without or [], week=week,
         sight_only=sight_only, max_s=max_seconds, seed=seed,
     )  # fmt: skip
     typer.echo("\n".join(located_lines(found)))

@@ -7,23 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
-from avgeo.cli.console import ProfileOption, SeedOption, app, echo, load_model, say
+from avgeo.cli.console import HERE, ProfileOption, SeedOption, app, echo, load_model, say
 
-_Model = Annotated[Path | None, typer.Option(help="Folder of `avgeo train --out`; default: the model trained here.")]
+_Model = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `avgeo train --out`, or `here`: the one trained here. Default: the detectors."),
+]
 _Sight = Annotated[bool, typer.Option(help="Locate by picture alone (silent videos, photos).")]
 _Seconds = Annotated[float, typer.Option(min=0.5, help="Seconds of each clip to use.")]
 
 
 def _settings(model: Path | None, profile: str, seed: int, sight_only: bool, max_s: float) -> dict[str, Any]:
     """What `avgeo.batch.locate_and_report` wants, once the model is known to load."""
-    from avgeo.locate import LocateModel
-
-    card = load_model(LocateModel, model, profile, seed).card
-    folder = None if model is None else str(model.resolve())
-    return {
-        "model": folder, "profile": profile, "seed": seed, "sight_only": sight_only, "max_s": max_s,
-        "keys": card["keys"],
+    settings: dict[str, Any] = {
+        "model": None, "profile": profile, "seed": seed, "sight_only": sight_only, "max_s": max_s, "keys": {}
     }  # fmt: skip
+    if model is not None:
+        from avgeo.locate import LocateModel
+
+        here = str(model) == HERE
+        settings["keys"] = load_model(LocateModel, None if here else model, profile, seed).card["keys"]
+        settings["model"] = HERE if here else str(model.resolve())
+    return settings
 
 
 @app.command()
@@ -35,7 +40,7 @@ def gallery(
     seed: SeedOption = 0,
     sight_only: _Sight = False,
     max_seconds: _Seconds = 60.0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each loads the model.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each loads its networks.")] = 1,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one file may take.")] = 300.0,
 ) -> None:
     """Locate every clip of a folder: a report each, a gallery, and why the others were refused. Resumable."""

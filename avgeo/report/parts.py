@@ -19,11 +19,13 @@ def escape(text: str) -> str:
 
 
 def section(title: str, body: str) -> str:
+    """A titled part of the page; `body` is HTML."""
     anchor = title.lower().replace(" ", "-")
     return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(title)}</h2>\n{body}\n</section>\n'
 
 
 def picture(drawn: tuple[Any, str], caption: str = "") -> str:
+    """A figure of `avgeo.plots` with its alt text, as a PNG in the page."""
     figure, alt = drawn
     data = base64.b64encode(plots.png(figure, 140)).decode()
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
@@ -44,6 +46,7 @@ def table(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], capti
 
 
 def fact_list(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs of a name and what it is, as a list."""
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs) + "</dl>"
 
 
@@ -63,5 +66,6 @@ def span(item: Mapping[str, Any]) -> str:
 
 
 def percent(value: Any) -> str:
+    """A probability to read, in per cent, or a dash."""
     number = numeral(None if value is None else 100 * float(value))
     return f"{number} %" if number != "–" else "–"

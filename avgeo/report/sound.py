@@ -56,6 +56,7 @@ def seek(number: int, item: Mapping[str, Any]) -> str:
 
 
 def player(audio: np.ndarray, rate: int) -> str:
+    """The sound as a WAV file in the page, at most `MAX_SOUND_S` of it."""
     kept = np.asarray(audio, dtype=np.float64)[: int(MAX_SOUND_S * rate)]
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as sound:
