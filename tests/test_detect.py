@@ -28,7 +28,7 @@ BIRDS = pytest.mark.skipif(missing() is not None, reason="the extra `detectors` 
 
 
 def cell(latitude_deg: float, longitude_deg: float, grid: EarthGrid = GRID) -> int:
-    place = from_degrees(torch.tensor(latitude_deg), torch.tensor(longitude_deg)).double().numpy()
+    place = from_degrees(torch.tensor(float(latitude_deg)), torch.tensor(float(longitude_deg))).double().numpy()
     return int((grid.points @ place).argmax())
 
 
