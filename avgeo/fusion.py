@@ -24,13 +24,18 @@ from torch import Tensor
 from avgeo.detect import EarthGrid, Event
 from avgeo.detect.calibration import calibrated
 from avgeo.flow import CellDensity
-from avgeo.sphere import distance_km, geodesic_median
+from avgeo.sphere import EARTH_RADIUS_KM, distance_km, uniform_log_density
 
 CONTRADICTION_BITS = -3.0
-"""Two clues contradict each other when both together are 8 times or more less likely than each by itself would say."""
+"""Two clues contradict each other when no place makes both an eighth as likely as each has it at its own best."""
+
+_IMPROBABLE = 0.1  # of the uniform density: the sea, where nobody records
+
+NEAR_KM = 1000.0
+"""The estimate is the place with the most probability within this."""
 
 _TOP = 1 - 1e-3  # of the mass: the cells that the estimate is made of
-_MOST = 1500  # of them, or the best so many: all pairs of them are compared
+_MOST, _CHUNK = 1500, 250  # the densest of them, one of which is it, and how many are tried at a time
 
 
 class FusionError(ValueError):
@@ -107,29 +112,34 @@ def weigh_group(fused: Fused, group: str) -> Weight:
 
 
 def estimated(grid: EarthGrid, log_mass: Float64[np.ndarray, " n"]) -> Float64[Tensor, " 3"]:
-    """The geodesic median of the cells that hold the mass: the place with least expected distance."""
-    order = np.argsort(-log_mass, kind="stable")
-    held = np.exp(log_mass[order]).cumsum()
-    kept = torch.from_numpy(order[: min(int(np.searchsorted(held, _TOP)) + 1, _MOST)].copy())
-    mass = torch.from_numpy(log_mass)[kept].exp()
-    return geodesic_median(torch.from_numpy(grid.points)[kept], mass / mass.sum())
+    """The cell with the most probability within `NEAR_KM`, the densest of them where several have as much.
+
+    Of two continents that both fit, it takes one; the geodesic median would lie in the sea between them.
+    """
+    order = np.argsort(grid.log_area - log_mass, kind="stable")
+    kept = order[: int(np.searchsorted(np.exp(log_mass[order]).cumsum(), _TOP)) + 1]
+    points, mass = grid.points[kept].astype(np.float32), np.exp(log_mass[kept]).astype(np.float32)
+    least = math.cos(NEAR_KM / EARTH_RADIUS_KM)
+    around = [
+        (points[start : start + _CHUNK] @ points.T >= least) @ mass for start in range(0, min(len(kept), _MOST), _CHUNK)
+    ]
+    return torch.from_numpy(grid.points[kept[int(np.concatenate(around).argmax())]])
 
 
 def contradictions(fused: Fused, below_bits: float = CONTRADICTION_BITS) -> list[tuple[Clue, Clue, float]]:
-    """Pairs of clues of different groups that hardly any place explains together, the worst first, with their bits.
+    """Pairs of clues of different groups that no place explains together, the worst first, with their bits.
 
-    log2 of p(both) / (p(one) p(other)) under the prior: 0 for clues that do not know of each other, negative where the
-    places that explain one do not explain the other.
+    log2 of the best that one place makes of both, over the best that each has by itself: 0 for clues that agree
+    somewhere, negative where one must be a false alarm. Places that the prior all but excludes do not count.
     """
-    prior = fused.log_prior + fused.grid.log_area
-    prior = prior - _log_sum(prior)
-    alone = [_log_sum(prior + clue.log_likelihood) for clue in fused.clues]
+    share = fused.log_prior - _log_sum(fused.log_prior + fused.grid.log_area) - uniform_log_density()
+    likely = share >= math.log(_IMPROBABLE)
     found = []
-    for (a, one), (b, other) in combinations(enumerate(fused.clues), 2):
+    for one, other in combinations(fused.clues, 2):
         if one.group == other.group:
             continue
-        both = _log_sum(prior + one.log_likelihood + other.log_likelihood)
-        bits = (both - alone[a] - alone[b]) / math.log(2)
+        first, second = one.log_likelihood[likely], other.log_likelihood[likely]
+        bits = float((first + second).max() - first.max() - second.max()) / math.log(2)
         if bits <= below_bits:
             found.append((one, other, bits))
     return sorted(found, key=lambda pair: pair[2])

@@ -34,7 +34,7 @@ from avgeo.flow import (
     point_estimate,
     regions_geojson,
 )
-from avgeo.fusion import Clue, Fused, contradictions, fuse, weigh_group
+from avgeo.fusion import NEAR_KM, Clue, Fused, contradictions, fuse, weigh_group
 from avgeo.gazetteer import ranked_places
 from avgeo.perceive import Atom, Embedded
 from avgeo.sphere import to_degrees
@@ -89,7 +89,7 @@ class Posterior:
             "estimate": {
                 "latitude_deg": self.latitude_deg,
                 "longitude_deg": self.longitude_deg,
-                "kind": "geodesic median",
+                "kind": "geodesic median" if self.fused is None else f"most probability within {NEAR_KM:.0f} km",
             },
             "regions": [{"mass": mass, "area_km2": area} for mass, area in self.regions],
             "entropy_bits": self.entropy_bits,

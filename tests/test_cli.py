@@ -194,9 +194,10 @@ def test_a_file_that_cannot_be_used_is_one_line(avgeo, media, command, name, wro
 
 def test_a_file_is_judged_before_any_model_is_looked_for(avgeo, media, tmp_path, monkeypatch):
     monkeypatch.setenv("AVGEO_CACHE", str(tmp_path / "none"))
-    one_line(avgeo("locate", media / "silent.mp4"), "--sight-only")
+    one_line(avgeo("locate", media / "silent.mp4", "--model", "here"), "--sight-only")
     one_line(avgeo("atoms", media / "zero.mp4"), "0 bytes")
-    one_line(avgeo("locate", media / "good clip ünï.mp4"), "no model is trained here", "avgeo train --profile smoke")
+    here = avgeo("locate", media / "good clip ünï.mp4", "--model", "here")
+    one_line(here, "no model is trained here", "avgeo train --profile smoke")
     one_line(avgeo("locate", media / "good clip ünï.mp4", "--model", tmp_path), "no model.json")
 
 
@@ -220,7 +221,7 @@ def test_every_truncation_is_one_line_or_a_report(avgeo, media, tmp_path):
 
 
 def test_unknown_profiles_sources_and_chapters_name_the_valid_ones(avgeo, media, tmp_path):
-    for command in (("train",), ("book",), ("locate", media / "good clip ünï.mp4")):
+    for command in (("train",), ("book",), ("locate", media / "good clip ünï.mp4", "--model", "here")):
         one_line(avgeo(*command, "--profile", "huge"), "'huge'", "smoke, colab, full")
     one_line(avgeo("curate", media, "--out", tmp_path, "--source", "web"), "'web'", "folder")
     one_line(avgeo("curate", media, "--out", tmp_path, "--need", "smell"), "'smell'", "picture, sound")

@@ -94,6 +94,7 @@ def test_json_has_the_promised_keys_and_is_json(found, clip):
     text = json.dumps(found.as_dict(), allow_nan=False)
     answer = json.loads(text)
     promised = {"estimate", "regions", "places", "countries", "evidence", "metadata_location", "entropy_bits"}
+    promised |= {"refused", "not_listened", "licences", "contradictions", "prior"}
     assert promised | {"model", "versions", "input", "atoms", "answer", "recalibration"} == set(answer)
     assert set(answer["estimate"]) == {"latitude_deg", "longitude_deg", "kind"}
     assert all(set(region) == {"mass", "area_km2"} for region in answer["regions"])
@@ -362,7 +363,7 @@ def test_a_folder_that_is_no_model_says_so(tmp_path, clip, monkeypatch):
             LocateModel.load(tmp_path)
     monkeypatch.setenv("AVGEO_CACHE", str(tmp_path / "empty"))
     with pytest.raises(LocateError, match=r"no model is trained here.*avgeo train --profile smoke --seed 0"):
-        locate(clip)
+        LocateModel.trained_here()
 
 
 # --- the report ---

@@ -279,7 +279,8 @@ def test_a_located_file_is_reported_with_what_the_answer_rests_on(tmp_path, sigh
     found = SimpleNamespace(
         as_dict=lambda: LOCATED | ({"atoms": []} if sight_only else {}),
         grid=lambda: (*(part.numpy() for part in (*to_degrees(points), vmf_log_prob(points, home, 300.0))), areas),
-        embedded=SimpleNamespace(patches=None if sight_only else np.ones((2, 2)), frames=FRAMES),
+        has_sound=not sight_only,
+        has_sight=True,
     )
     page = Page(write_report(clip, found, max_s=2.0))
     alts = [image["alt"] for image in page.all("img")]

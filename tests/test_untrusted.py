@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -73,9 +74,12 @@ def located(name: str) -> SimpleNamespace:
         latitude_deg=1.0, longitude_deg=2.0, entropy_bits=-3.0, recalibration={"shown": name}, regions=[(0.5, 10.0)],
         places=[place], countries=[place],
         atoms=[SimpleNamespace(start_s=0.0, end_s=1.0, strength=2.0, name=name)],
-        evidence=[SimpleNamespace(bits=1.0, shift_km=2.0, detector=name, label=name)],
+        evidence=[SimpleNamespace(bits=1.0, shift_km=2.0, detector=name, label=name, start_s=0.0, end_s=None)],
         metadata_location={"latitude_deg": 1.0, "longitude_deg": 2.0, "kind": name},
-        model={"name": name, "trained_on": name},
+        model={"name": name, "trained_on": name}, condition=object(), fused=None, prior=name,
+        gathered=SimpleNamespace(
+            refused=[{"detector": name, "label": name, "reason": name}], not_listened=[name], licences={name: name}
+        ),
     )  # fmt: skip
 
 
@@ -92,9 +96,8 @@ def printable(text: str) -> bool:
 
 
 def test_the_terminal_gets_no_control_characters(monkeypatch, capfd, tmp_path):
-    from avgeo.locate import LocateModel  # so that the module, not the function, is patched
-
-    module = sys.modules[LocateModel.__module__]
+    import_module("avgeo.locate")
+    module = sys.modules["avgeo.locate"]  # so that the module, not the function, is patched
     monkeypatch.setattr(module, "usable", lambda *_, **__: None)
     monkeypatch.setattr(module, "locate", lambda *_, **__: located(HOSTILE))
     monkeypatch.setattr(place, "probe_file", lambda _: None)
