@@ -79,7 +79,13 @@ def html_report(
         _map(located, point, density),
         _places(located.get("countries") or [], "Most probable countries"),
         _places(located.get("places") or [], "Most probable places"),
-        _sound(located.get("atoms") or [], located.get("evidence") or [], audio, sample_rate_hz),
+        _sound(
+            located.get("atoms") or [],
+            located.get("evidence") or [],
+            audio,
+            sample_rate_hz,
+            located.get("prior") in (None, "the model's"),
+        ),
         _sight(frames, frame_times_s),
         _evidence(located.get("evidence") or []),
         _not_listened(located.get("not_listened")),
@@ -237,6 +243,7 @@ def _sound(
     evidence: Sequence[Mapping[str, Any]],
     audio: np.ndarray | None,
     rate: int | None,
+    by_atoms: bool,
 ) -> str:
     body = ""
     if audio is not None and rate is not None and len(audio) >= 16:
@@ -254,7 +261,7 @@ def _sound(
         if len(atoms) > ATOM_ROWS:
             body += f'<p class="note">The strongest {ATOM_ROWS} of {len(atoms)}; the JSON output lists them all.</p>'
     elif audio is not None:
-        body += '<p class="note">No acoustic atom was heard.</p>'
+        body += '<p class="note">No acoustic atom was heard.</p>' if by_atoms else ""
     else:
         body = '<p class="note">No sound was used: the answer rests on sight alone.</p>'
     return section("What was heard", body)
