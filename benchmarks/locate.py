@@ -150,6 +150,7 @@ def main(folder: Path) -> None:
         "recordings": len(heard),
         "sites": len(set(site.tolist())),
         "caveat": CONTAMINATED,
+        "not_held_out": "the estimate's radius of 1,000 km and the prior's shares were chosen on these recordings",
         "fitted": dict(zip(names, fitted, strict=True)),
         "held_out": summary(held_out),
         "held_out_chosen": [dict(zip(names, best, strict=True)) | {"recordings": n} for best, n in chosen.items()],

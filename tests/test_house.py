@@ -64,13 +64,13 @@ def tracked() -> list[Path]:
 
 def test_required_packages_are_declared():
     assert requirements("book", "dev").keys() >= REQUIRED
-    offered = {"peers", "birds", "book", "curate", "detectors", "download", "lm", "privacy", "scale", "voices", "dev"}
+    offered = {"peers", "birds", "detectors", "book", "curate", "download", "lm", "privacy", "scale", "voices", "dev"}
     assert offered <= PROJECT["optional-dependencies"].keys()
 
 
 def test_constraints_pin_every_dependency_within_its_range():
     pinned = pins()
-    extras = ("birds", "book", "curate", "detectors", "download", "lm", "privacy", "scale", "voices", "dev")
+    extras = ("birds", "detectors", "book", "curate", "download", "lm", "privacy", "scale", "voices", "dev")
     for name, requirement in requirements(*extras).items():
         assert name in pinned, f"constraints.txt does not pin {name}"
         assert pinned[name] in requirement.specifier, f"constraints.txt pins {name} outside {requirement.specifier}"
