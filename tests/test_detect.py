@@ -99,7 +99,7 @@ def test_hum_says_which_countries():
 
 
 def test_scores_are_trusted_up_to_the_false_alarms():
-    q = [trusted(score, 1.0, 0.05) for score in (0, 0.1, 0.5, 0.9, 1)]
+    q = [trusted(score, 1.0, 0.05) for score in (0.0, 0.1, 0.5, 0.9, 1.0)]
     assert q == sorted(q) and q[0] < 1e-3 and q[-1] == pytest.approx(0.95, abs=1e-3)
     assert trusted(0.5, 3.0, 0.1) == pytest.approx(0.45)
 
@@ -208,7 +208,7 @@ def test_what_has_no_sound_is_answered_by_the_prior(tmp_path):
     from tiny import silent_video
 
     path = silent_video(tmp_path / "silent.mp4")
-    found = gather(path, probe(path), GRID, max_s=60)
+    found = gather(path, probe(path), GRID, max_s=60.0)
     assert found.clues == [] and found.not_listened == [
         f"{name}: the file has no sound" for name in ("birds", "mains hum", "speech")
     ]
