@@ -5,7 +5,7 @@ density at the true places, the most cautious within one standard error of the b
 of BirdNET's scores, and how far species count as independent. They go into `data/detectors.csv`; what the run card
 `data/results/locate-xeno-canto.json` says of accuracy is *held out*: every site (recordings within 500 km of one
 another) with the numbers fitted on all the others. The estimate's radius of 1,000 km was chosen on the same recordings
-(of 9 point estimates compared), and is not held out.
+(of 11 point estimates compared), and is not held out.
 BirdNET was trained on Xeno-canto, so that it may know these very recordings: better than it will do on others.
 """
 

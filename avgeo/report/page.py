@@ -74,6 +74,7 @@ def html_report(
     except (KeyError, TypeError, ValueError):
         raise ReportError("located['estimate'] needs latitude_deg and longitude_deg in degrees") from None
     name = str(located["input"].get("name") or "clip")
+    by_model = located.get("prior") in (None, "the model's")  # and not by detectors, which hear no atoms
     parts = [
         _warning(located),
         _map(located, point, density),
@@ -84,10 +85,10 @@ def html_report(
             located.get("evidence") or [],
             audio,
             sample_rate_hz,
-            located.get("prior") in (None, "the model's"),
+            by_model,
         ),
         _sight(frames, frame_times_s),
-        _evidence(located.get("evidence") or []),
+        _evidence(located.get("evidence") or [], by_model),
         _not_listened(located.get("not_listened")),
         _metadata(located.get("metadata_location"), point),
         _certainty(located),
@@ -243,7 +244,7 @@ def _sound(
     evidence: Sequence[Mapping[str, Any]],
     audio: np.ndarray | None,
     rate: int | None,
-    by_atoms: bool,
+    by_model: bool,
 ) -> str:
     body = ""
     if audio is not None and rate is not None and len(audio) >= 16:
@@ -261,7 +262,7 @@ def _sound(
         if len(atoms) > ATOM_ROWS:
             body += f'<p class="note">The strongest {ATOM_ROWS} of {len(atoms)}; the JSON output lists them all.</p>'
     elif audio is not None:
-        body += '<p class="note">No acoustic atom was heard.</p>' if by_atoms else ""
+        body += '<p class="note">No acoustic atom was heard.</p>' if by_model else ""
     else:
         body = '<p class="note">No sound was used: the answer rests on sight alone.</p>'
     return section("What was heard", body)
@@ -273,7 +274,7 @@ def _sight(frames: np.ndarray | None, times_s: Sequence[float] | None) -> str:
     return section("What was seen", picture(plots.contact_sheet(frames, times_s)))
 
 
-def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
+def _evidence(evidence: Sequence[Mapping[str, Any]], by_model: bool) -> str:
     if not evidence:
         return ""
     rows = [
@@ -289,8 +290,9 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
         for number, item in enumerate(evidence)
     ]
     heads = [("cue", ""), ("detector", ""), ("when", "n"), ("bits", "n"), ("shift (km)", "n")]
-    said = "Bits: what the place loses without the cue, the reasoner’s words held fixed. Shift: how far it moves."
-    said += " Both by the flow as it was trained, before recalibration."
+    said = "Bits: what the place loses without the cue. Shift: how far it moves."
+    if by_model:
+        said += " Both by the flow as it was trained, before recalibration, the reasoner’s words held fixed."
     note = f'<p class="note">{said}</p>'
     return section("Evidence", table(heads, rows, "Evidence") + note)
 
