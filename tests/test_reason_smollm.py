@@ -134,7 +134,8 @@ def check_two_stages(policy, toy, work, frames, settings=SETTINGS, exact=1e-4):
     )
     assert not torch.allclose(logits(trained, frames), reference, atol=exact)
     with trained.model.disable_adapter():  # the projector goes back, too
-        assert torch.equal(logits(trained, frames), reference)
+        # a product's last bits depend on where its factors lie in memory; the weights are equal bit for bit, see below
+        torch.testing.assert_close(logits(trained, frames), reference, atol=5e-6, rtol=0)
     plain = {
         name.replace("base_layer.", ""): weight for name, weight in trained.model.base_model.model.state_dict().items()
     }
