@@ -280,6 +280,16 @@ def test_what_is_a_bug_keeps_its_traceback(avgeo, monkeypatch):
 # --- commands that do their work ---
 
 
+def test_the_analysts_own_clue_counts_and_a_misspelt_one_is_told(avgeo, media, tmp_path):
+    clip, where = media / "good clip ünï.mp4", tmp_path / "where.json"
+    status, out, _ = avgeo("locate", clip, "--hint", "country=KE", "--json", where)
+    assert status == 0 and "hint: " in out
+    located = json.loads(where.read_text())
+    assert located["countries"][0]["name"] == "Kenya"
+    assert any(item["detector"] == "hint" and item["bits"] > 1 for item in located["evidence"])
+    one_line(avgeo("locate", clip, "--hint", "contry=KE"), "contry=KE", "country")
+
+
 def test_locate_writes_what_it_is_asked_for(avgeo, media, tmp_path):
     clip, outputs = media / "good clip ünï.mp4", [tmp_path / name for name in ("a.json", "b.html", "c.geojson")]
     status, out, err = avgeo(

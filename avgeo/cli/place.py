@@ -25,6 +25,9 @@ def locate(
         bool | None, typer.Option(help="Ask the detectors (default: unless a --model is given).", show_default=False)
     ] = None,
     no_prior: Annotated[bool, typer.Option("--no-prior", help="No prior of land and people.")] = False,
+    hint: Annotated[
+        list[str] | None, typer.Option(help="Your own clue, e.g. mains=60 or language=ar,sure=0.8; repeatable.")
+    ] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="A detector or a label that is not to count; repeatable.")
     ] = None,
@@ -39,17 +42,19 @@ def locate(
     Works offline without a trained model: birds (extra `detectors`), mains hum, and a prior of land and people.
     """
     probe_file(file)
+    from avgeo.hints import read_hints
     from avgeo.locate import LocateModel, usable
     from avgeo.locate import locate as run
     from avgeo.telling import located_lines
 
     writable(json_out, html_out, geojson_out)
+    hints = read_hints(hint or [])  # told of a misspelt one before the work
     trained = None
     if model is not None:
         usable(file, sight_only=sight_only)
         trained = load_model(LocateModel, None if str(model) == HERE else model, profile, seed)
     found = run(
-        file, trained, detectors=detectors, prior=not no_prior, without=without or [], week=week,
+        file, trained, detectors=detectors, prior=not no_prior, hints=hints, without=without or [], week=week,
         sight_only=sight_only, max_s=max_seconds, seed=seed,
     )  # fmt: skip
     typer.echo("\n".join(located_lines(found)))
