@@ -46,7 +46,7 @@ __all__ = ["Hint", "LocateError", "LocateModel", "Posterior", "hear", "locate", 
 MAX_SECONDS = 60.0
 _MASSES = (0.5, 0.9)
 _DETECTORS = {
-    "name": "detectors", "trained_on": "what each detector learned from; calibrated on 30 recordings of Xeno-canto", "keys": {},
+    "name": "detectors", "trained_on": "what each learned from; calibrated on 30 recordings", "keys": {},
     "commit": None,
 }  # fmt: skip
 

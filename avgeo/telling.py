@@ -40,7 +40,7 @@ def located_lines(found: Posterior) -> list[str]:
     ] or ["  none: this is the prior alone"]
     if found.fused is not None:
         lines += [
-            f"contradiction: {one.event.label} and {other.event.label} hold together at hardly any place ({bits:.1f} bits)"
+            f"contradiction: hardly any place has both {one.event.label} and {other.event.label} ({bits:.1f} bits)"
             for one, other, bits in contradictions(found.fused)
         ]
     lines += [f"refused: {item['detector']}: {item['label']} ({item['reason']})" for item in found.gathered.refused]
