@@ -290,6 +290,21 @@ def test_the_analysts_own_clue_counts_and_a_misspelt_one_is_told(avgeo, media, t
     one_line(avgeo("locate", clip, "--hint", "contry=KE"), "contry=KE", "country")
 
 
+def test_a_coarse_answer_and_its_trail(avgeo, media, tmp_path):
+    from avgeo.trail import unchanged
+
+    audit, where = tmp_path / "audit.json", tmp_path / "where.json"
+    hint = ("--hint", "near=-1.28,36.82,200")
+    status, out, _ = avgeo(
+        "locate", media / "good clip ünï.mp4", *hint, "--coarsen", 500, "--audit", audit, "--json", where
+    )
+    assert status == 0 and "36.82" not in out + where.read_text() + audit.read_text()
+    trail = json.loads(audit.read_text())
+    assert unchanged(trail) and not unchanged(trail | {"cells": 1})
+    assert [item["detector"] for item in trail["taken"]].count("hint") == 1 and trail["settings"]["coarsen_km"] == 500
+    one_line(avgeo("locate", media / "good clip ünï.mp4", "--coarsen", -1), "-1")
+
+
 def test_locate_writes_what_it_is_asked_for(avgeo, media, tmp_path):
     clip, outputs = media / "good clip ünï.mp4", [tmp_path / name for name in ("a.json", "b.html", "c.geojson")]
     status, out, err = avgeo(

@@ -31,6 +31,13 @@ def locate(
     without: Annotated[
         list[str] | None, typer.Option(help="A detector or a label that is not to count; repeatable.")
     ] = None,
+    coarsen: Annotated[float | None, typer.Option(help="Tell nothing finer than cells of so many km.")] = None,
+    audit_out: Annotated[
+        Path | None, typer.Option("--audit", help="Write what was taken, refused and used, with hashes, here.")
+    ] = None,
+    speakers_agreed: Annotated[
+        bool, typer.Option("--speakers-agreed", help="Who is heard has agreed: voices alone are refused otherwise.")
+    ] = False,
     week: Annotated[int | None, typer.Option(help="When it was recorded, if known: 1 to 48, four a month.")] = None,
     profile: ProfileOption = "smoke",
     seed: SeedOption = 0,
@@ -41,13 +48,14 @@ def locate(
 
     Works offline without a trained model: birds (extra `detectors`), mains hum, and a prior of land and people.
     """
-    probe_file(file)
+    media = probe_file(file)
+    from avgeo.discretion import coarsened, refusal
     from avgeo.hints import read_hints
-    from avgeo.locate import LocateModel, usable
+    from avgeo.locate import LocateError, LocateModel, usable
     from avgeo.locate import locate as run
     from avgeo.telling import located_lines
 
-    writable(json_out, html_out, geojson_out)
+    writable(json_out, html_out, geojson_out, audit_out)
     hints = read_hints(hint or [])  # told of a misspelt one before the work
     trained = None
     if model is not None:
@@ -57,6 +65,13 @@ def locate(
         file, trained, detectors=detectors, prior=not no_prior, hints=hints, without=without or [], week=week,
         sight_only=sight_only, max_s=max_seconds, seed=seed,
     )  # fmt: skip
+    if found.fused is not None and trained is None:
+        events = [clue.event for clue in found.fused.clues]
+        seen = media.has_video or media.kind == "image"
+        if why := refusal(events, has_sight=seen, speakers_agreed=speakers_agreed):
+            raise LocateError(f"{file}: {why}")
+    if coarsen is not None:
+        found = coarsened(found, coarsen)
     typer.echo("\n".join(located_lines(found)))
     if json_out is not None:
         write(json_out, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -66,3 +81,9 @@ def locate(
         from avgeo.report import write_report
 
         write(html_out, write_report(file, found, max_s=max_seconds))
+    if audit_out is not None:
+        from avgeo.trail import audit_trail
+
+        settings = {"prior": not no_prior, "without": without or [], "week": week, "seed": seed, "coarsen_km": coarsen}
+        settings |= {"max_seconds": max_seconds, "sight_only": sight_only, "speakers_agreed": speakers_agreed}
+        write(audit_out, json.dumps(audit_trail(found, settings), indent=1, ensure_ascii=False) + "\n")
